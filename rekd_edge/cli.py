@@ -1,0 +1,357 @@
+"""The command line: one thin function a verb; heavy imports happen inside the verb that needs them."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sys
+from collections.abc import Iterator
+from enum import Enum
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rekd_edge import __version__
+from rekd_edge.errors import InputError, RekdEdgeError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="rekd-edge",
+    help="Classifiers that show which words or patches they decide from, trained, distilled, exported and run.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+PREDICT_CHUNK = 64
+UsageError: type[Exception] = typer.BadParameter.__base__  # type: ignore[assignment]
+"""Wrong usage, as typer raises it: click's own before typer 0.26, a copy inside typer since."""
+
+
+class Method(str, Enum):
+    """Training methods."""
+
+    CLS = "cls"
+    RE = "re"
+    REKD = "rekd"
+
+
+class Precision(str, Enum):
+    """Number formats of a bundle."""
+
+    FP32 = "fp32"
+    INT8 = "int8"
+
+
+class Target(str, Enum):
+    """Where a bundle will run."""
+
+    CPU = "cpu"
+    MOBILE = "mobile"
+    WEB = "web"
+
+
+class Isa(str, Enum):
+    """Instruction sets that int8 kernels are chosen for."""
+
+    AUTO = "auto"
+    AVX2 = "avx2"
+    AVX512_VNNI = "avx512_vnni"
+    ARM64 = "arm64"
+
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else on standard output.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting, for example data.text_column=body.")
+]
+BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder that export wrote.")]
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option(help="A new folder for runs and bundles.")] = Path("rekd-edge-demo"),
+    as_json: JsonFlag = False,
+) -> None:
+    """The main job on built-in data: teacher, student, distilled student, int8 bundle, predictions, one table."""
+    from rekd_edge.demo import print_demo, run_demo
+
+    report = run_demo(output)
+    if as_json:
+        _print_json(report)
+    else:
+        print_demo(report)
+
+
+@app.command()
+def train(
+    output: Annotated[Path, typer.Option(metavar="RUN", help="A new folder for the run.")],
+    method: Annotated[Method | None, typer.Option(help="cls: the whole input; re: rationale; rekd: distilled.")] = None,
+    data: Annotated[str | None, typer.Option(metavar="SPEC", help="Hub name, folder or builtin:NAME.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="Hub name, folder or random:NAME.")] = None,
+    layers: Annotated[int | None, typer.Option(help="Keep the predictor's first K layers.")] = None,
+    generator_layers: Annotated[int | None, typer.Option(help="Keep the generator's first K layers.")] = None,
+    teacher: Annotated[str | None, typer.Option(metavar="RUN", help="The run to distil from (rekd).")] = None,
+    config: Annotated[str | None, typer.Option(metavar="RECIPE", help="A YAML recipe, or a shipped one's name.")] = None,
+    settings: Settings = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of weights, order and noise.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in RUN.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Train a classifier, a rationalist, or a student of one."""
+    from rekd_edge.training.configuration import load_config
+
+    flags: dict[str, Any] = {
+        "method": method.value if method else None,
+        "data.spec": data,
+        "backbone": backbone,
+        "layers": layers,
+        "generator_layers": generator_layers,
+        "teacher": teacher,
+        "seed": seed,
+    }
+    given = {key: value for key, value in flags.items() if value is not None}
+    recipe = load_config(config, {**_parse_settings(settings), **given})
+
+    from rekd_edge.training.display import TrainingDisplay
+    from rekd_edge.training.run import train as train_run
+
+    metrics = train_run(recipe, output, resume, lambda stage: [TrainingDisplay(stage)])
+    if as_json:
+        _print_json(metrics)
+        return
+    _print_figures(metrics)
+    _say_next(f"rekd-edge export {output} --output {output}-int8 --precision int8")
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run.")],
+    output: Annotated[Path, typer.Option(metavar="BUNDLE", help="A new folder for the bundle.")],
+    precision: Annotated[Precision, typer.Option(help="Number format.")] = Precision.FP32,
+    target: Annotated[Target, typer.Option(help="Where it will run.")] = Target.CPU,
+    calibration_data: Annotated[str | None, typer.Option(metavar="SPEC", help="Data to calibrate and verify on.")] = None,
+    isa: Annotated[Isa, typer.Option(help="Instruction set for int8 on a CPU.")] = Isa.AUTO,
+    force: Annotated[bool, typer.Option("--force", help="Write the bundle even if its check fails.")] = False,
+    settings: Settings = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Turn a run into one verified ONNX graph with everything a device needs."""
+    from rekd_edge.export import export_bundle
+
+    manifest = export_bundle(
+        run,
+        output,
+        precision=precision.value,
+        target=target.value,
+        isa=isa.value,
+        calibration_data=calibration_data,
+        data_settings=_data_settings(settings),
+        force=force,
+    )
+    if as_json:
+        _print_json(manifest)
+        return
+    _print_figures({"precision": manifest["precision"], **manifest["parity"]})
+    _say_next(f"rekd-edge predict {output} …", f"rekd-edge bench {output}")
+
+
+@app.command()
+def predict(
+    bundle: BundlePath,
+    inputs: Annotated[list[str] | None, typer.Argument(metavar="[INPUT]...", help="Texts, image files, or '-'.")] = None,
+    png: Annotated[Path | None, typer.Option(help="Write the image with its rationale (one image).")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Label texts or images and show the words or patches that the label rests on."""
+    if not inputs:
+        raise InputError("Nothing to predict: give texts or image files, or '-' for one text per line on standard input.")
+    from rekd_edge.runtime import Rationalizer
+
+    rationalizer = Rationalizer.load(bundle)
+    if png is not None and (rationalizer.manifest.image is None or len(inputs) != 1):
+        raise InputError("--png draws the rationale of one image; give one image file and an image bundle.")
+    rows = _lines(sys.stdin) if inputs == ["-"] else iter(inputs)
+    while chunk := list(islice(rows, PREDICT_CHUNK)):
+        for source, prediction in zip(chunk, rationalizer(chunk), strict=True):
+            if as_json:
+                print(json.dumps(prediction.to_dict(), ensure_ascii=False), flush=True)
+            else:
+                _show(source, prediction)
+            if png is not None:
+                from rekd_edge.runtime.display import rationale_png
+
+                rationale_png(source, prediction, png)
+
+
+@app.command()
+def evaluate(
+    path: Annotated[Path, typer.Argument(metavar="RUN_OR_BUNDLE", help="What train or export wrote.")],
+    data: Annotated[str, typer.Option(metavar="SPEC", help="Hub name, folder or builtin:NAME.")],
+    split: Annotated[str, typer.Option(help="Which split.")] = "test",
+    limit: Annotated[int | None, typer.Option(help="At most so many examples.")] = None,
+    settings: Settings = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Measure accuracy and rationale ratio on a split."""
+    from rekd_edge.evaluate import evaluate as evaluate_path
+
+    report = evaluate_path(path, data, _data_settings(settings), split, limit)
+    if as_json:
+        _print_json(report)
+    else:
+        _print_figures(report)
+
+
+@app.command()
+def bench(
+    bundle: BundlePath,
+    data: Annotated[str | None, typer.Option(metavar="SPEC", help="Measure on its test inputs; random ones else.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads; all cores by default.")] = None,
+    baseline: Annotated[list[Path] | None, typer.Option(help="A bundle or Optimum folder to compare with.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Rows a run.")] = 1,
+    tokens: Annotated[int | None, typer.Option(help="Tokens a row.")] = None,
+    repeats: Annotated[int, typer.Option(help="Timed runs of each system.")] = 100,
+    settings: Settings = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Measure latency, throughput, size, memory and cold start, beside baselines in the same process."""
+    from rekd_edge.progress import steps
+    from rekd_edge.runtime.benchmark import BenchSettings, run_benchmark
+
+    sample = None
+    if data is not None:
+        from rekd_edge.data import load_data
+
+        source = load_data(data, _data_settings(settings))
+        sample = list(source.split("test" if "test" in source.splits else "validation").inputs[:64])
+    with steps("bench") as step:
+        report = run_benchmark(
+            bundle,
+            BenchSettings(threads=threads, batch_size=batch_size, tokens=tokens, repeats=repeats),
+            inputs=sample,
+            baselines=baseline or [],
+            progress=step,
+        )
+    if as_json:
+        _print_json(report)
+        return
+    baselines = report.pop("baselines")
+    _print_figures(report)
+    for other in baselines:
+        p50 = other["latency_ms"]["p50"]
+        print(f"  beside {other['name']}: {p50:.2f} ms at p50, ours takes {other['ratio']:.2f} of it")
+
+
+@app.command()
+def inspect(bundle: BundlePath, as_json: JsonFlag = False) -> None:
+    """Show what a bundle is and what was checked, after checking every file's SHA-256."""
+    from rekd_edge.runtime.bundle import Manifest
+
+    manifest = dict(Manifest.load(bundle).fields)
+    if as_json:
+        _print_json(manifest)
+    else:
+        _print_figures(manifest)
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line; every failure is one sentence on standard error and the contract's exit status."""
+    try:
+        status = app(standalone_mode=False)
+        sys.exit(status if isinstance(status, int) else 0)
+    except UsageError as error:
+        error.show()  # type: ignore[attr-defined]
+        sys.exit(2)
+    except RekdEdgeError as error:
+        _fail(str(error), error.exit_status)
+    except (KeyboardInterrupt, typer.Abort):
+        _fail("Interrupted.", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone; nothing more to print
+        sys.exit(0)
+    except ModuleNotFoundError as error:
+        _fail(f'{error.name} is not installed; install the extra that has it: pip install "rekd-edge[all]".', 2)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            _fail("There is no space left on the device; free some and run the command again.", 1)
+        _fail(f"{error.strerror or error}: {error.filename or 'a file'}; check the path and its permissions.", 1)
+    except Exception as error:
+        if os.environ.get("REKD_EDGE_TRACEBACK"):
+            raise
+        words = " ".join(str(error).split())[:300]
+        _fail(f"{type(error).__name__}: {words} (set REKD_EDGE_TRACEBACK=1 to see where, and report it).", 1)
+
+
+def _fail(sentence: str, status: int) -> None:
+    print(f"rekd-edge: {sentence}", file=sys.stderr)
+    sys.exit(status)
+
+
+def _parse_settings(settings: list[str] | None) -> dict[str, str]:
+    parsed = {}
+    for setting in settings or []:
+        key, equals, value = setting.partition("=")
+        if not equals or not key.strip():
+            raise InputError(f"--set takes key=value, not {setting!r}.")
+        parsed[key.strip()] = value.strip()
+    return parsed
+
+
+def _data_settings(settings: list[str] | None) -> Any:
+    """The `data.…` settings of verbs that take nothing else."""
+    parsed = _parse_settings(settings)
+    other = next((key for key in parsed if not key.startswith("data.") or key == "data.spec"), None)
+    if other is not None:
+        raise InputError(f"{other!r} is not a setting of this command; it takes data.NAME=value alone.")
+    if not parsed:
+        return None
+    from rekd_edge.training.configuration import load_config
+
+    return load_config(None, dict(parsed)).data
+
+
+def _lines(stream: Any) -> Iterator[str]:
+    for line in stream:
+        yield line.rstrip("\r\n")
+
+
+def _show(source: str, prediction: Any) -> None:
+    from rich.console import Console
+
+    from rekd_edge.runtime.display import render_image, render_text
+    from rekd_edge.runtime.prediction import TextPrediction
+
+    is_text = isinstance(prediction, TextPrediction)
+    Console(highlight=False).print(render_text(source, prediction) if is_text else render_image(source, prediction))
+
+
+def _print_json(document: Any) -> None:
+    print(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def _print_figures(figures: dict[str, Any], indent: str = "  ") -> None:
+    """Names and values, one a line; nested tables are indented."""
+    width = max(map(len, figures), default=0)
+    for name, value in figures.items():
+        if isinstance(value, dict) and value:
+            print(f"{indent}{name}")
+            _print_figures(value, indent + "  ")
+        else:
+            print(f"{indent}{name:<{width}}  {f'{value:.4g}' if isinstance(value, float) else value}")
+
+
+def _say_next(*commands: str) -> None:
+    print("\nnext:")
+    for command in commands:
+        print(f"  {command}")

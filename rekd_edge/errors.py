@@ -1,0 +1,19 @@
+"""What goes wrong at the border, each with the exit status that the command line gives it."""
+
+__all__ = ["FailureError", "InputError", "RekdEdgeError"]
+
+
+class RekdEdgeError(Exception):
+    """One clear sentence for the user that names the mend; never shown with a traceback."""
+
+    exit_status = 1
+
+
+class InputError(RekdEdgeError):
+    """Wrong usage or bad input: the user can mend it (exit status 2)."""
+
+    exit_status = 2
+
+
+class FailureError(RekdEdgeError):
+    """The work itself failed: failed parity, no space left (exit status 1)."""

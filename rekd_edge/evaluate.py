@@ -1,0 +1,93 @@
+"""`rekd-edge evaluate`: the same figures for a run (torch) and for a bundle (ONNX Runtime)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from rekd_edge.data import DataSettings, DataSource, Examples, TextFeatures, load_data
+from rekd_edge.errors import InputError
+from rekd_edge.evaluation import classification_metrics, rationale_agreement, rationale_ratio
+
+__all__ = ["evaluate"]
+
+
+def evaluate(
+    path: Path, spec: str, settings: DataSettings | None = None, split: str = "test", limit: int | None = None
+) -> dict[str, Any]:
+    """Measure a run or a bundle on one split.
+
+    Args:
+        path: a run folder or a bundle.
+        spec: the data SPEC.
+        settings: columns and limits of the data.
+        split: which split.
+        limit: at most so many examples, a stratified sample.
+
+    Returns:
+        `n`, `accuracy`, `macro_f1`, `rationale_ratio`, and where the true rationale is known its precision,
+        recall and F1 (`rationale_f1`).
+
+    Raises:
+        InputError: neither run nor bundle, or data of another modality or label set.
+    """
+    is_bundle = (path / "manifest.json").is_file()
+    if not is_bundle and not (path / "config.json").is_file():
+        raise InputError(f"{path} is neither a run nor a bundle; give a folder that train or export wrote.")
+    settings = settings or DataSettings()
+    data = load_data(spec, settings if limit is None else replace(settings, eval_limit=limit))
+    examples = data.split(split)
+    predicted, masks, labels, tokenizer = (_bundle if is_bundle else _run)(path, data, examples)
+    report: dict[str, Any] = {
+        "n": len(examples),
+        **classification_metrics(predicted, labels),
+        "rationale_ratio": rationale_ratio(masks),
+    }
+    if examples.rationale_spans is not None and tokenizer is not None:
+        texts = TextFeatures(examples, tokenizer)
+        truth = [texts.true_rationale(i)[texts.features[i]] for i in range(len(texts))]
+        report |= rationale_agreement(masks, truth)
+    return report
+
+
+Predicted = tuple[np.ndarray, list[np.ndarray], np.ndarray, Tokenizer | None]
+"""Predicted label ids, masks, true label ids, and what read the texts (None for images, and for controls, which are
+measured on several random masks an example)."""
+
+
+def _run(path: Path, data: DataSource, examples: Examples) -> Predicted:
+    from rekd_edge.modeling import RationaleModel
+    from rekd_edge.training.inference import batches, predict
+    from rekd_edge.training.preparation import preprocessing_of_run
+
+    model = RationaleModel.from_pretrained(path)
+    config = model.config
+    _check(path, config.task, config.labels, data)
+    preprocessing = preprocessing_of_run(path, config)
+    result = predict(model, batches(preprocessing.features(examples), preprocessing.collator(), 64))
+    tokenizer = None if config.method == "control" else preprocessing.tokenizer
+    return result.logits.argmax(axis=1), result.masks, result.labels, tokenizer
+
+
+def _bundle(path: Path, data: DataSource, examples: Examples) -> Predicted:
+    from rekd_edge.runtime import Rationalizer
+
+    rationalizer = Rationalizer.load(path)
+    manifest = rationalizer.manifest
+    _check(path, "image" if manifest.text is None else "text", list(manifest.labels), data)
+    rows = rationalizer.predict_rows(examples.inputs)
+    return rows.logits.argmax(axis=1), rows.masks, examples.labels, rationalizer.tokenizer
+
+
+def _check(path: Path, task: str, labels: list[str], data: DataSource) -> None:
+    if task != data.task:
+        raise InputError(f"{path} reads {task}, the data is {data.task}; choose data of its kind.")
+    if labels != list(data.label_names):
+        raise InputError(
+            f"{path} knows {len(labels)} labels ({', '.join(labels[:3])}, …), the data has {len(data.label_names)} "
+            f"({', '.join(data.label_names[:3])}, …); evaluate on data with the same labels."
+        )

@@ -1,0 +1,236 @@
+"""Where encoders come from: a hub name, a local folder (with or without weights), or `random:NAME`."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, AutoTokenizer, BertConfig, PretrainedConfig, ViTConfig
+from transformers.utils import logging
+
+from rekd_edge.errors import InputError
+from rekd_edge.runtime.image import ImageSettings
+
+__all__ = [
+    "RANDOM_BACKBONES",
+    "backbone_config",
+    "backbone_from_config",
+    "backbone_image_settings",
+    "backbone_tokenizer",
+    "load_backbone",
+]
+
+
+def _bert(hidden: int, layers: int, **overrides: Any) -> dict[str, Any]:
+    return {
+        "model_type": "bert",
+        "hidden_size": hidden,
+        "num_hidden_layers": layers,
+        "num_attention_heads": max(1, hidden // 64),
+        "intermediate_size": 4 * hidden,
+        **overrides,
+    }
+
+
+def _vit(hidden: int, layers: int, **overrides: Any) -> dict[str, Any]:
+    return {**_bert(hidden, layers), "model_type": "vit", "image_size": 224, "patch_size": 16, **overrides}
+
+
+_NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+
+RANDOM_BACKBONES: dict[str, dict[str, Any]] = {
+    "bert-nano": _bert(64, 2, num_attention_heads=4, **_NO_DROPOUT),
+    "bert-tiny": _bert(128, 2),
+    "bert-mini": _bert(256, 4),
+    "bert-small": _bert(512, 4),
+    "bert-base": _bert(768, 12),
+    "vit-nano": _vit(64, 2, num_attention_heads=4, image_size=8, patch_size=1),
+    "vit-tiny": _vit(192, 12),
+    "vit-small": _vit(384, 12),
+    "vit-base": _vit(768, 12),
+}
+"""Geometries for `random:NAME`: the published BERT and ViT sizes, and two small enough for a laptop demonstration.
+
+`vit-nano` sees an 8x8 image pixel by pixel."""
+
+
+def backbone_config(name: str) -> PretrainedConfig:
+    """Read a backbone's configuration without its weights.
+
+    Raises:
+        InputError: nothing by that name can be found or read.
+    """
+    if name.startswith("random:"):
+        geometry = RANDOM_BACKBONES.get(name.removeprefix("random:"))
+        if geometry is None:
+            raise InputError(f"{name!r} is not a known geometry; choose from {', '.join(RANDOM_BACKBONES)}.")
+        config_class = BertConfig if geometry["model_type"] == "bert" else ViTConfig
+        return config_class(**{key: value for key, value in geometry.items() if key != "model_type"})
+    if Path(name).exists() and not (Path(name) / "config.json").is_file():
+        raise InputError(f"{name} holds no config.json; give --backbone a model folder or a hub name.")
+    try:
+        return AutoConfig.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"The backbone {name!r} cannot be read ({_first_line(error)}); give --backbone a hub name, "
+            "a local model folder, or random:NAME."
+        ) from error
+
+
+def load_backbone(
+    name: str,
+    layers: int | None = None,
+    image_size: int | None = None,
+    max_length: int | None = None,
+    vocabulary: int | None = None,
+) -> nn.Module:
+    """Load an encoder, keep its first layers, and fit its position embeddings to the input.
+
+    Position embeddings are interpolated (bicubic on the patch grid, linear along the text) where the pretraining's
+    image size or length differs from what is asked for.
+
+    Args:
+        name: hub name, local folder, or `random:NAME`; a folder without weights gives random weights.
+        layers: how many of the first layers to keep; all by default.
+        image_size: height and width in pixels that the encoder will see.
+        max_length: tokens that the encoder must bear.
+        vocabulary: size of the tokenizer; an encoder with random weights takes it as its own.
+
+    Raises:
+        InputError: unknown name, more layers than there are, a vocabulary too large for pretrained weights.
+    """
+    pretrained = backbone_config(name)
+    wanted = copy.deepcopy(pretrained)
+    if layers is not None:
+        if not 1 <= layers <= pretrained.num_hidden_layers:
+            raise InputError(f"{name} has {pretrained.num_hidden_layers} layers; {layers} cannot be kept of them.")
+        wanted.num_hidden_layers = layers
+    if image_size is not None and hasattr(wanted, "image_size"):
+        wanted.image_size = image_size
+    if max_length is not None and hasattr(wanted, "max_position_embeddings"):
+        wanted.max_position_embeddings = max(wanted.max_position_embeddings, max_length)
+    if not _has_weights(name):
+        if vocabulary is not None:
+            wanted.vocab_size = vocabulary
+        return backbone_from_config(wanted)
+    if vocabulary is not None and vocabulary > wanted.vocab_size:
+        raise InputError(f"The tokenizer of {name} has {vocabulary} entries, its weights {wanted.vocab_size}; mend it.")
+    backbone = backbone_from_config(wanted)
+    source_config = copy.deepcopy(pretrained)
+    source_config.num_hidden_layers = wanted.num_hidden_layers
+    try:
+        with _without_load_report():
+            source = AutoModel.from_pretrained(
+                name, config=source_config, add_pooling_layer=False, dtype=torch.float32, attn_implementation="sdpa"
+            )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InputError(f"The weights of {name!r} cannot be loaded: {_first_line(error)}") from error
+    weights = source.state_dict()
+    fitted = {key: _fit_positions(weights[key], tensor) for key, tensor in backbone.state_dict().items()}
+    backbone.load_state_dict(fitted)
+    return backbone
+
+
+def backbone_from_config(config: PretrainedConfig) -> nn.Module:
+    """Build an encoder with random weights, without a pooler, on PyTorch's fused attention."""
+    try:
+        return AutoModel.from_config(config, add_pooling_layer=False, attn_implementation="sdpa")
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{config.model_type} encoders cannot be built here: {_first_line(error)}") from error
+
+
+def backbone_tokenizer(name: str) -> Tokenizer | None:
+    """The tokenizer that belongs to a backbone, or None where it has none (one is then trained on the data)."""
+    if name.startswith("random:"):
+        return None
+    folder = Path(name)
+    if (folder / "tokenizer.json").is_file():
+        return Tokenizer.from_file(str(folder / "tokenizer.json"))
+    if folder.is_dir() and not any((folder / file).is_file() for file in ("vocab.txt", "vocab.json", "spiece.model")):
+        return None
+    try:
+        return AutoTokenizer.from_pretrained(name, use_fast=True).backend_tokenizer
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(f"{name!r} has no fast tokenizer ({_first_line(error)}); use one with a tokenizer.json.") from error
+
+
+def backbone_image_settings(name: str, config: PretrainedConfig, image_size: int | None) -> ImageSettings:
+    """How images are prepared for a backbone: its own processor's settings, at `image_size` or the config's size."""
+    size = image_size or config.image_size
+    settings: dict[str, Any] = {
+        "height": size,
+        "width": size,
+        "patch_size": config.patch_size,
+        "resample": 3,
+        "rescale_factor": 1 / 255,
+        "mean": [0.5] * 3,
+        "std": [0.5] * 3,
+    }
+    file = _processor_file(name)
+    if file is not None:
+        saved = json.loads(file.read_text(encoding="utf-8"))
+        names = {"resample": "resample", "rescale_factor": "rescale_factor", "mean": "image_mean", "std": "image_std"}
+        settings.update({ours: saved[theirs] for ours, theirs in names.items() if theirs in saved})
+    return ImageSettings.from_dict(settings)
+
+
+def _processor_file(name: str) -> Path | None:
+    if name.startswith("random:"):
+        return None
+    if Path(name).is_dir():
+        file = Path(name) / "preprocessor_config.json"
+        return file if file.is_file() else None
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(name, "preprocessor_config.json"))
+    except EntryNotFoundError:
+        return None
+
+
+def _has_weights(name: str) -> bool:
+    if name.startswith("random:"):
+        return False
+    folder = Path(name)
+    return not folder.is_dir() or any(folder.glob("*.safetensors")) or any(folder.glob("pytorch_model*.bin"))
+
+
+def _fit_positions(weight: Tensor, wanted: Tensor) -> Tensor:
+    """Resize a table of position embeddings to the wanted length; every other tensor passes unchanged."""
+    if weight.shape == wanted.shape:
+        return weight
+    if weight.dim() == 3:  # ViT: [1, 1 + rows·columns, hidden], the class token first
+        old, new = math.isqrt(weight.shape[1] - 1), math.isqrt(wanted.shape[1] - 1)
+        grid = weight[:, 1:].reshape(1, old, old, -1).permute(0, 3, 1, 2)
+        grid = nn.functional.interpolate(grid, size=(new, new), mode="bicubic", align_corners=False)
+        return torch.cat([weight[:, :1], grid.permute(0, 2, 3, 1).reshape(1, new * new, -1)], dim=1)
+    line = nn.functional.interpolate(weight.T[None], size=wanted.shape[0], mode="linear", align_corners=False)
+    return line[0].T  # text: [positions, hidden]
+
+
+@contextmanager
+def _without_load_report() -> Iterator[None]:
+    """Silence the list of weights that were left out on purpose: pooler, heads, later layers."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
+

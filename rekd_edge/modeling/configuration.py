@@ -1,0 +1,65 @@
+"""What a saved model knows about itself: `config.json` of a run."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rekd_edge.errors import InputError
+
+__all__ = ["RationaleConfig"]
+
+
+@dataclass
+class RationaleConfig:
+    """Geometry and selection rule of a rationale model; everything that inference needs besides the weights."""
+
+    task: str
+    """`text` or `image`."""
+    method: str
+    """The training method: `cls`, `re`, `rekd`, or `control` (a predictor of random masks)."""
+    labels: list[str]
+    predictor: dict[str, Any]
+    """Configuration of the predictor's encoder, as Hugging Face writes it."""
+    generator: dict[str, Any] | None = None
+    """The generator's encoder; None where no generator selects (`cls` and `control`)."""
+    head_hidden: int | None = None
+    """Width of the hidden layer of the selection head; None for a single linear layer."""
+    head_dropout: float = 0.1
+    mask_mode: str = "zero"
+    """`zero`: unselected embeddings are zeroed (the paper); `drop`: excluded from the predictor's attention."""
+    target_ratio: float = 1.0
+    margin_bias: float = 0.0
+    """Calibrated on dev data, added to z_1 - z_0."""
+    count_all_positions: bool = False
+    """The published code's counting: L is the padded length, padding and special tokens are sampled in training."""
+    max_length: int | None = None
+    """Tokens of a text, special tokens included; None for images."""
+    special_token_ids: list[int] = field(default_factory=list)
+    """The tokens that the tokenizer itself adds: never features, always visible to the predictor."""
+    pad_token_id: int = 0
+    image: dict[str, Any] | None = None
+    """Image preprocessing (`ImageSettings`); None for text."""
+
+    def save(self, path: Path) -> None:
+        """Write JSON."""
+        path.write_text(json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> RationaleConfig:
+        """Read `config.json` of a run folder.
+
+        Raises:
+            InputError: not a run, or one written by another program.
+        """
+        file = folder / "config.json"
+        if not file.is_file():
+            raise InputError(f"{folder} is not a finished run: it holds no config.json; give the --output of a train.")
+        try:
+            fields = json.loads(file.read_text(encoding="utf-8"))
+            return cls(**fields)
+        except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
+            raise InputError(f"{file} was not written by rekd-edge train; give the --output of a train.") from error

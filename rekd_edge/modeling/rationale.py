@@ -1,0 +1,283 @@
+"""The rationale model: a generator selects features, a predictor decides from those alone (arXiv 2601.22531, section 2)."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from rekd_edge.errors import InputError
+from rekd_edge.modeling.configuration import RationaleConfig
+from rekd_edge.modeling.encoders import Encoder, build_encoder
+from rekd_edge.modeling.selection import (
+    NEVER_SELECTED,
+    deterministic_mask,
+    gumbel_log_softmax,
+    gumbel_noise,
+    random_mask,
+    selection_margin,
+    straight_through_mask,
+)
+
+__all__ = ["RationaleModel", "RationaleOutput", "Selection"]
+
+MODEL_FILE = "model.safetensors"
+HIDDEN = -1e30
+"""Attention score of padding: finite in bfloat16 too, so that a row of padding alone gives finite logits."""
+LEAK = 1e-20
+"""Attention weight of a dropped feature: nothing in float32, but its logarithm has a gradient."""
+
+
+class Selection(NamedTuple):
+    """What the generator says of each position."""
+
+    feature: Tensor
+    """bool [batch, features]: real tokens or patches."""
+    logits: Tensor | None
+    """Z of equation 1, [batch, features, 2]; None where no generator selects."""
+
+
+class RationaleOutput(NamedTuple):
+    """What a forward pass gives; [batch, features] where nothing else is said."""
+
+    logits: Tensor
+    """[batch, classes]."""
+    mask: Tensor
+    """bool in `eval()`, straight-through floats in training."""
+    margin: Tensor
+    """Selection margin, float32."""
+    feature: Tensor
+    """bool: real tokens or patches."""
+    selection_logits: Tensor | None
+    """Z of equation 1, [batch, features, 2]; None where no generator selects."""
+    log_selection: Tensor | None
+    """log S of equation 1, [batch, features, 2]; None where the mask was not sampled."""
+    noise: Tensor | None
+    """G of equation 1, [batch, features, 2]; None where the mask was not sampled."""
+
+
+class Generator(nn.Module):
+    """Maps every feature to two selection logits, Z = g(X)."""
+
+    def __init__(self, encoder: Encoder, head_hidden: int | None, dropout: float) -> None:
+        super().__init__()
+        self.encoder = encoder
+        width = encoder.hidden_size
+        if head_hidden is None:
+            self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(width, 2))
+        else:
+            self.head = nn.Sequential(
+                nn.Linear(width, head_hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(head_hidden, 2)
+            )
+
+    def forward(self, inputs: Tensor, bias: Tensor | None) -> Tensor:
+        """Selection logits [batch, features, 2] of token ids or pixels."""
+        hidden = self.encoder.layers(self.encoder.assemble(self.encoder.embed(inputs)), bias)
+        return self.head(hidden[:, self.encoder.prefix :])
+
+
+class Predictor(nn.Module):
+    """Classifies from the masked features, Q = f(M ⊙ X)  (equation 4)."""
+
+    def __init__(self, encoder: Encoder, classes: int, dropout: float, mask_mode: str) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(encoder.hidden_size, classes))
+        self.mask_mode = mask_mode
+
+    def forward(self, inputs: Tensor, visible: Tensor, bias: Tensor | None) -> Tensor:
+        """Class logits [batch, classes].
+
+        Args:
+            inputs: token ids or pixels.
+            visible: floats [batch, features], 1 for what the predictor may see: the rationale and special tokens.
+            bias: additive attention bias [batch, 1, 1, positions] that hides padding, or None.
+        """
+        features = self.encoder.embed(inputs)
+        if self.mask_mode == "zero":
+            features = features * visible[..., None].to(features.dtype)
+        hidden = self.encoder.assemble(features)
+        if self.mask_mode == "drop":
+            visible = nn.functional.pad(visible, (self.encoder.prefix, 0), value=1.0)
+            if self.training:
+                bias = _drop_bias(visible, bias)
+            else:
+                hidden, bias = _gather(hidden, visible > 0)
+        return self.classifier(self.encoder.layers(hidden, bias)[:, 0])
+
+
+class RationaleModel(nn.Module):
+    """Generator, selection and predictor of the methods `cls`, `re` and `rekd`, and of the random-mask control.
+
+    In training mode masks are sampled by straight-through Gumbel-Softmax at the given temperature; in `eval()` they
+    follow the deterministic rule, the same code that is exported.
+    """
+
+    def __init__(self, config: RationaleConfig, predictor: Encoder, generator: Encoder | None) -> None:
+        super().__init__()
+        self.config = config
+        self.generator = None if generator is None else Generator(generator, config.head_hidden, config.head_dropout)
+        self.predictor = Predictor(predictor, len(config.labels), config.head_dropout, config.mask_mode)
+        special = torch.tensor(config.special_token_ids, dtype=torch.long)
+        self.register_buffer("special_token_ids", special, persistent=False)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        temperature: float = 1.0,
+        noise: Tensor | None = None,
+    ) -> RationaleOutput:
+        """Select, then classify.
+
+        Args:
+            input_ids: int64 [batch, sequence] (text).
+            attention_mask: int64 [batch, sequence], 0 on padding (text).
+            pixel_values: float32 [batch, 3, H, W] (images).
+            temperature: τ of equation 1; training only.
+            noise: G of equation 1 [batch, features, 2]; drawn where None; training only.
+        """
+        inputs = pixel_values if input_ids is None else input_ids
+        assert inputs is not None
+        selection = self.select(inputs, attention_mask)
+        feature, logits = selection
+        margin = self.margin(selection)
+        log_selection = None
+        if self.training and logits is not None:
+            noise = gumbel_noise(logits) if noise is None else noise
+            log_selection = gumbel_log_softmax(logits, noise, temperature)
+            sampled = torch.ones_like(feature) if self.config.count_all_positions else feature
+            mask = straight_through_mask(log_selection, sampled)
+        elif self.config.method == "control":
+            mask = random_mask(feature, self.config.target_ratio)
+        else:
+            mask = deterministic_mask(margin, feature)
+        class_logits = self.classify(inputs, attention_mask, mask)
+        return RationaleOutput(class_logits, mask, margin, feature, logits, log_selection, noise)
+
+    def select(self, inputs: Tensor, attention_mask: Tensor | None) -> Selection:
+        """Run the generator on token ids or pixels."""
+        feature, _ = self.feature_positions(inputs, attention_mask)
+        if self.generator is None:
+            return Selection(feature, None)
+        return Selection(feature, self.generator(inputs, _padding_bias(attention_mask)))
+
+    def margin(self, selection: Selection) -> Tensor:
+        """Selection margin float32 [batch, features] with the calibrated bias; without a generator all are selected."""
+        feature, logits = selection
+        if logits is None:
+            everything = torch.full(feature.shape, -NEVER_SELECTED, device=feature.device)
+            return everything.masked_fill(~feature, NEVER_SELECTED)
+        return selection_margin(logits, feature, self.config.margin_bias)
+
+    def classify(self, inputs: Tensor, attention_mask: Tensor | None, mask: Tensor) -> Tensor:
+        """Class logits float32 [batch, classes] from the features in `mask` and the special tokens."""
+        _, special = self.feature_positions(inputs, attention_mask)
+        visible = (mask.float() + special.float()).clamp(max=1.0)
+        return self.predictor(inputs, visible, _padding_bias(attention_mask)).float()
+
+    def feature_positions(self, inputs: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Which positions are features, and which are special tokens: two bool tensors [batch, features]."""
+        if attention_mask is None:
+            patches = (inputs.shape[2] // self.patch_size) * (inputs.shape[3] // self.patch_size)
+            feature = torch.ones(inputs.shape[0], patches, dtype=torch.bool, device=inputs.device)
+            return feature, torch.zeros_like(feature)
+        real = attention_mask == 1
+        special = (inputs[..., None] == self.special_token_ids).any(dim=-1) & real
+        return real & ~special, special
+
+    @property
+    def patch_size(self) -> int:
+        """Side of a patch in pixels (images only)."""
+        return self.predictor.encoder.config.patch_size
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write `config.json` and `model.safetensors` into an existing folder."""
+        folder = Path(folder)
+        self.config.save(folder / "config.json")
+        save_file(self.checkpoint(), str(folder / MODEL_FILE), metadata={"format": "pt"})
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> RationaleModel:
+        """Load a run in `eval()` mode, whichever transformers version wrote it.
+
+        Raises:
+            InputError: no run there, weights missing, damaged, of another geometry, or not finite.
+        """
+        folder = Path(folder)
+        config = RationaleConfig.load(folder)
+        predictor = build_encoder(config.predictor)
+        generator = None if config.generator is None else build_encoder(config.generator)
+        model = cls(config, predictor, generator)
+        file = folder / MODEL_FILE
+        try:
+            weights = load_file(str(file))
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"{file} is missing or damaged; restore it or train the run again.") from error
+        broken = next((name for name, weight in weights.items() if not torch.isfinite(weight).all()), None)
+        if broken is not None:
+            raise InputError(f"{file} holds NaN or infinite weights ({broken}); train the run again at a lower rate.")
+        model.load_checkpoint(weights, str(file))
+        return model.eval()
+
+    def checkpoint(self) -> dict[str, Tensor]:
+        """The weights under the names that checkpoints use."""
+        return {self._saved_name(name): weight.contiguous() for name, weight in self.state_dict().items()}
+
+    def load_checkpoint(self, weights: dict[str, Tensor], source: str) -> None:
+        """Load weights named as `checkpoint` names them.
+
+        Raises:
+            InputError: names or shapes differ from this model's.
+        """
+        names = {self._saved_name(name): name for name in self.state_dict()}
+        try:
+            self.load_state_dict({names[saved]: weight for saved, weight in weights.items()})
+        except (KeyError, RuntimeError) as error:
+            raise InputError(f"{source} does not fit its config.json; train the run again.") from error
+
+    def _saved_name(self, name: str) -> str:
+        for pattern, saved in self.predictor.encoder.renamed:
+            name = re.sub(pattern, saved, name)
+        return name
+
+
+def _padding_bias(attention_mask: Tensor | None) -> Tensor | None:
+    """Additive attention bias [batch, 1, 1, sequence]: 0 on tokens, `HIDDEN` on padding; None for images."""
+    if attention_mask is None:
+        return None
+    return (1.0 - attention_mask[:, None, None, :].float()) * HIDDEN
+
+
+def _drop_bias(visible: Tensor, bias: Tensor | None) -> Tensor:
+    """Attention bias log(M) that excludes invisible positions: A_ij ∝ exp(s_ij) M_j (DynamicViT, arXiv 2106.02034, eq. 11).
+
+    `LEAK` keeps the derivative 1 / M_j finite, so a dropped feature's mask still gets the gradient exp(s_ij) / Σ.
+    """
+    dropped = torch.log(visible + LEAK)[:, None, None, :]
+    return dropped if bias is None else dropped + bias
+
+
+def _gather(hidden: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
+    """Keep the visible positions alone, in their order, padded to the batch's longest row.
+
+    Args:
+        hidden: [batch, positions, hidden], position embeddings added already.
+        visible: bool [batch, positions].
+
+    Returns:
+        [batch, kept, hidden] and its attention bias [batch, 1, 1, kept].
+    """
+    count = visible.sum(dim=1, keepdim=True)  # [batch, 1]
+    position = torch.arange(visible.shape[1], device=visible.device)
+    # visible positions first, each group in its order
+    order = torch.argsort(position + (~visible).long() * visible.shape[1], dim=1)[:, : count.max().clamp(min=1)]
+    kept = hidden.gather(1, order[..., None].expand(-1, -1, hidden.shape[2]))
+    filler = position[: order.shape[1]] >= count  # [batch, kept]
+    return kept, filler[:, None, None, :].float() * HIDDEN

@@ -1,0 +1,56 @@
+"""How long work shows itself: a Rich display on a terminal, plain lines otherwise; always on standard error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+__all__ = ["Step", "console", "say", "steps"]
+
+console = Console(stderr=True, highlight=False)
+
+
+def say(message: str) -> None:
+    """One plain line on standard error."""
+    console.print(message, markup=False, soft_wrap=True)
+
+
+class Step(Protocol):
+    """Called with the steps done so far, how many there are, and a few words on how it goes."""
+
+    def __call__(self, done: int, total: int, note: str = "") -> None: ...
+
+
+@contextmanager
+def steps(title: str) -> Iterator[Step]:
+    """Show the progress of one piece of work; on a plain stream, a line each tenth of the way."""
+    if not console.is_terminal:
+        last = -1
+
+        def line(done: int, total: int, note: str = "") -> None:
+            nonlocal last
+            tenth = 10 * done // max(total, 1)
+            if tenth > last:
+                last = tenth
+                say(f"{title}: {done}/{total} {note}".rstrip())
+
+        yield line
+        return
+    columns: list[Any] = [
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(compact=True),
+        TextColumn("{task.fields[note]}"),
+    ]
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(title, total=None, note="")
+
+        def bar(done: int, total: int, note: str = "") -> None:
+            progress.update(task, completed=done, total=total, note=note)
+
+        yield bar

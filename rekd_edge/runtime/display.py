@@ -1,0 +1,137 @@
+"""Show a prediction to a person: the text with its rationale highlighted, or the image with its patches."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.color import Color
+from rich.console import Group, RenderableType
+from rich.style import Style
+from rich.text import Text
+
+from rekd_edge.errors import FailureError, InputError
+from rekd_edge.runtime.image import load_image
+from rekd_edge.runtime.prediction import ImagePrediction, TextPrediction
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from rekd_edge.runtime.image import ImageSource
+
+__all__ = ["rationale_png", "render_image", "render_text"]
+
+HIGHLIGHT = Style(bold=True, color="black", bgcolor="yellow")
+# What could move the cursor, reorder the line or fail to encode; tabs and line ends stay.
+UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+TERMINAL_PIXELS = 48  # width of a drawn image in character cells, at most (unless it has more patches)
+PNG_PIXELS = 224  # a smaller image is enlarged to this, so that its patches can be seen
+DIMMED = 0.3  # brightness of what was not selected
+
+
+def render_text(text: str, prediction: TextPrediction) -> RenderableType:
+    """The text with its rationale highlighted, above it label, probability and share of tokens selected.
+
+    Nothing in the text or the labels is read as markup, and control characters are left out.
+    """
+    body = Text()
+    position = 0
+    for span in prediction.rationale:
+        body.append(_printable(text[position : span["start"]]))
+        body.append(_printable(text[span["start"] : span["end"]]), HIGHLIGHT)
+        position = span["end"]
+    body.append(_printable(text[position:]))
+    headline = _headline(prediction, f"{sum(prediction.mask)} of {len(prediction.mask)} tokens")
+    if prediction.truncated:
+        headline.append("  (the end of the text was not read)", "yellow")
+    return Group(headline, body)
+
+
+def render_image(image: ImageSource, prediction: ImagePrediction) -> RenderableType:
+    """The image as half-block cells, selected patches in colour and the rest grey and dimmed, below the label.
+
+    Raises:
+        InputError: the image cannot be read.
+    """
+    mask = np.array(prediction.mask, dtype=bool)
+    rows, columns = mask.shape
+    # Each patch is `cell` terminal pixels wide and high; an even height fills whole characters.
+    cell = max(1, min(prediction.patch_size, TERMINAL_PIXELS // columns))
+    pixels = _dim_unselected(load_image(image).resize((columns * cell, rows * cell)), mask)
+    if len(pixels) % 2:
+        pixels = np.concatenate([pixels, np.zeros_like(pixels[:1])])
+    picture = Text(no_wrap=True)
+    for upper, lower in zip(pixels[::2].tolist(), pixels[1::2].tolist(), strict=True):
+        for top, bottom in zip(upper, lower, strict=True):
+            picture.append("▀", Style(color=Color.from_rgb(*top), bgcolor=Color.from_rgb(*bottom)))
+        picture.append("\n")
+    return Group(_headline(prediction, f"{int(mask.sum())} of {mask.size} patches"), picture)
+
+
+def rationale_png(image: ImageSource, prediction: ImagePrediction, path: str | os.PathLike[str]) -> None:
+    """Write the image as a PNG with the patches that were not selected dimmed; whole or not at all.
+
+    Raises:
+        InputError: the image cannot be read, or the folder of `path` does not exist.
+        FailureError: the file cannot be written.
+    """
+    destination = Path(path)
+    if not destination.parent.is_dir() or destination.is_dir():
+        raise InputError(f"{destination} cannot be a file; give the path of a PNG in a folder that exists.")
+    mask = np.array(prediction.mask, dtype=bool)
+    picture = _enlarged(load_image(image), mask.shape, prediction.patch_size)
+    pixels = _dim_unselected(picture, mask)
+    temporary = ""
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=f".{destination.name}.", dir=destination.parent)
+        with os.fdopen(handle, "wb") as file:
+            _image_from(pixels).save(file, format="PNG")
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, destination)
+    except OSError as error:
+        raise FailureError(f"{destination} could not be written ({error.strerror or error}).") from error
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+
+
+def _headline(prediction: TextPrediction | ImagePrediction, selected: str) -> Text:
+    return Text.assemble(
+        (_printable(prediction.label), "bold"),
+        f"  {prediction.scores[prediction.label]:.1%}",
+        (f"  rationale {prediction.rationale_ratio:.0%}, {selected}", "dim"),
+    )
+
+
+def _printable(text: str) -> str:
+    return UNPRINTABLE.sub("", text.replace("\r\n", "\n"))
+
+
+def _enlarged(image: Image, grid: tuple[int, ...], patch_size: int) -> Image:
+    """At least the size the model saw, and at least `PNG_PIXELS` on each side."""
+    rows, columns = grid
+    width, height = max(image.width, columns * patch_size), max(image.height, rows * patch_size)
+    factor = -(-PNG_PIXELS // min(width, height, PNG_PIXELS))
+    return image.resize((width * factor, height * factor), resample=0)  # nearest: pixels stay what they are
+
+
+def _dim_unselected(image: Image, mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Grey and darken the pixels of the patches that are not in `mask` `[rows, columns]`: uint8 `[H, W, 3]`."""
+    pixels = np.array(image, dtype=np.float64)
+    height, width = pixels.shape[:2]
+    rows, columns = mask.shape
+    selected = mask[np.arange(height) * rows // height][:, np.arange(width) * columns // width]  # [H, W]
+    dimmed = pixels.mean(axis=-1, keepdims=True) * DIMMED
+    return np.where(selected[..., None], pixels, dimmed).astype(np.uint8)
+
+
+def _image_from(pixels: NDArray[np.uint8]) -> Image:
+    from PIL import Image
+
+    return Image.fromarray(pixels)

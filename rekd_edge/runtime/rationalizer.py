@@ -1,0 +1,233 @@
+"""Open a bundle and predict: label, probability and rationale from one graph."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rekd_edge.errors import FailureError, InputError
+from rekd_edge.runtime.bundle import LAYOUT, Manifest
+from rekd_edge.runtime.image import image_pixels, load_image, normalise
+from rekd_edge.runtime.prediction import ImagePrediction, Span, TextPrediction, merge_spans
+from rekd_edge.runtime.session import open_session
+from rekd_edge.runtime.text import EncodedText, encode_texts, load_tokenizer, pad_ids
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+    from tokenizers import Tokenizer
+
+    from rekd_edge.runtime.image import ImageSource
+
+    Prediction = TextPrediction | ImagePrediction
+
+__all__ = ["PredictedRows", "Rationalizer"]
+
+OUTPUTS = ("logits", "rationale_mask", "selection_margin")
+
+
+@dataclass(frozen=True)
+class PredictedRows:
+    """Predictions as arrays, one entry a row: `logits` float32 `[n, classes]`; `masks` (bool) and `margins`
+    (float32) list the row's features only, `[features]` each."""
+
+    logits: NDArray[np.float32]
+    masks: list[NDArray[np.bool_]]
+    margins: list[NDArray[np.float32]]
+
+
+class Rationalizer:
+    """A bundle, open for prediction.
+
+    >>> rationalizer = Rationalizer.load("bundle")
+    >>> rationalizer("An absolute delight.").label
+    'positive'
+    """
+
+    def __init__(self, manifest: Manifest, session: InferenceSession, tokenizer: Tokenizer | None) -> None:
+        self.manifest = manifest
+        self.session = session
+        self.tokenizer = tokenizer
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, threads: int | None = None, verify: bool = True) -> Rationalizer:
+        """Open a bundle folder with `threads` threads (all physical cores by default).
+
+        `verify=False` skips the SHA-256 of the files (their sizes are still checked).
+
+        Raises:
+            InputError: the bundle is missing, incomplete, changed, too new or unreadable.
+        """
+        folder = Path(path)
+        manifest = Manifest.load(folder, verify=verify)
+        tokenizer = load_tokenizer(folder / LAYOUT.tokenizer, manifest.text.max_length) if manifest.text else None
+        session = open_session(folder / LAYOUT.graph, threads)
+        _check_graph(session, manifest, folder / LAYOUT.graph)
+        return cls(manifest, session, tokenizer)
+
+    @overload
+    def __call__(self, inputs: str | ImageSource, *, batch_size: int = ...) -> Prediction: ...
+
+    @overload
+    def __call__(
+        self, inputs: list[Any] | tuple[Any, ...], *, batch_size: int = ...
+    ) -> list[TextPrediction] | list[ImagePrediction]: ...
+
+    def __call__(
+        self, inputs: Any, *, batch_size: int = 32
+    ) -> Prediction | list[TextPrediction] | list[ImagePrediction]:
+        """Predict one text or image, or a list of them (answered in the same order).
+
+        An image is a path, the bytes of an image file, a PIL image or an array (see `load_image`).
+
+        Raises:
+            InputError: an input is of the wrong kind or cannot be read.
+            FailureError: the graph returned numbers that are not finite.
+        """
+        many = isinstance(inputs, list | tuple)
+        rows = inputs if many else [inputs]
+        if self.manifest.text:
+            texts = self._predict_texts(rows, batch_size)
+            return texts if many else texts[0]
+        images = self._predict_images(rows, batch_size)
+        return images if many else images[0]
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Run the graph on ready arrays: `logits`, `rationale_mask` and `selection_margin` as the graph has them."""
+        return dict(zip(OUTPUTS, self.session.run(list(OUTPUTS), dict(inputs)), strict=True))
+
+    def encode(self, texts: Sequence[str]) -> list[EncodedText]:
+        """Tokenise texts as the graph will see them.
+
+        Raises:
+            InputError: this is an image bundle, or one of the texts is no string.
+        """
+        if self.tokenizer is None:
+            raise InputError("This bundle classifies images, not texts; give it images.")
+        for text in texts:
+            if not isinstance(text, str):
+                raise InputError(f"A {type(text).__name__} is not a text; give a string or a list of strings.")
+        return encode_texts(self.tokenizer, texts)
+
+    def predict_rows(self, inputs: Sequence[Any], *, batch_size: int = 32) -> PredictedRows:
+        """Predict texts or images into arrays, for measuring; images are opened one batch at a time.
+
+        Raises:
+            InputError, FailureError: as for a call.
+        """
+        if self.manifest.text:
+            return self._run_texts(self.encode(inputs), batch_size)
+        return self._run_images(inputs, batch_size)
+
+    def _predict_texts(self, texts: Sequence[str], batch_size: int) -> list[TextPrediction]:
+        encoded = self.encode(texts)
+        rows = self._run_texts(encoded, batch_size)
+        return [
+            _text_prediction(text, row, mask, logits, self.manifest.labels)
+            for text, row, mask, logits in zip(texts, encoded, rows.masks, rows.logits, strict=True)
+        ]
+
+    def _predict_images(self, sources: Sequence[ImageSource], batch_size: int) -> list[ImagePrediction]:
+        settings = self.manifest.image
+        assert settings is not None
+        rows = self._run_images(sources, batch_size)
+        return [
+            ImagePrediction(
+                **_decision(logits, self.manifest.labels),
+                mask=mask.reshape(settings.grid).astype(int).tolist(),
+                patch_size=settings.patch_size,
+                rationale_ratio=_ratio(mask),
+            )
+            for mask, logits in zip(rows.masks, rows.logits, strict=True)
+        ]
+
+    def _run_texts(self, encoded: Sequence[EncodedText], batch_size: int) -> PredictedRows:
+        settings = self.manifest.text
+        assert settings is not None
+        rows = self._empty_rows(len(encoded))
+        # Rows of like length share a batch, so that little is computed on padding.
+        order = sorted(range(len(encoded)), key=lambda index: len(encoded[index].ids))
+        for batch in _batches(order, batch_size):
+            ids, attention = pad_ids([encoded[index].ids for index in batch], settings.pad_token_id)
+            outputs = self._run_checked({"input_ids": ids, "attention_mask": attention})
+            for row, index in enumerate(batch):
+                feature = np.array(encoded[index].feature, dtype=bool)
+                rows.logits[index] = outputs["logits"][row]
+                rows.masks[index] = outputs["rationale_mask"][row, : feature.size][feature]
+                rows.margins[index] = outputs["selection_margin"][row, : feature.size][feature]
+        return rows
+
+    def _run_images(self, sources: Sequence[ImageSource], batch_size: int) -> PredictedRows:
+        settings = self.manifest.image
+        assert settings is not None
+        rows = self._empty_rows(len(sources))
+        for batch in _batches(range(len(sources)), batch_size):
+            pixels = np.stack([image_pixels(load_image(sources[index]), settings) for index in batch])
+            outputs = self._run_checked({"pixel_values": normalise(pixels, settings)})
+            for row, index in enumerate(batch):
+                rows.logits[index] = outputs["logits"][row]
+                rows.masks[index] = outputs["rationale_mask"][row]
+                rows.margins[index] = outputs["selection_margin"][row]
+        return rows
+
+    def _empty_rows(self, count: int) -> PredictedRows:
+        logits = np.zeros((count, len(self.manifest.labels)), np.float32)
+        masks = [np.zeros(0, bool) for _ in range(count)]
+        return PredictedRows(logits, masks, [np.zeros(0, np.float32) for _ in range(count)])
+
+    def _run_checked(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        outputs = self.run(inputs)
+        if not np.isfinite(outputs["logits"]).all():
+            raise FailureError("The model returned numbers that are not finite; train or export it again.")
+        return outputs
+
+
+def _check_graph(session: InferenceSession, manifest: Manifest, path: Path) -> None:
+    """The names and the class count that the manifest promises."""
+    inputs = {"input_ids", "attention_mask"} if manifest.text else {"pixel_values"}
+    outputs = {output.name: output for output in session.get_outputs()}
+    if {value.name for value in session.get_inputs()} != inputs or not set(OUTPUTS) <= outputs.keys():
+        raise InputError(f"{path} does not have the inputs and outputs of a bundle's graph; export the run again.")
+    shape = outputs["logits"].shape
+    if shape and isinstance(shape[-1], int) and shape[-1] != len(manifest.labels):
+        raise InputError(f"{path} has {shape[-1]} classes and the manifest {len(manifest.labels)}; export again.")
+
+
+def _batches(indices: Sequence[int], batch_size: int) -> Iterator[Sequence[int]]:
+    if batch_size < 1:
+        raise InputError(f"A batch of {batch_size} holds nothing; give a batch_size of 1 or more.")
+    for start in range(0, len(indices), batch_size):
+        yield indices[start : start + batch_size]
+
+
+def _text_prediction(
+    text: str, encoded: EncodedText, mask: NDArray[np.bool_], logits: NDArray[np.float32], labels: Sequence[str]
+) -> TextPrediction:
+    offsets = [offset for offset, feature in zip(encoded.offsets, encoded.feature, strict=True) if feature]
+    spans = merge_spans(offsets, mask.tolist())
+    return TextPrediction(
+        **_decision(logits, labels),
+        rationale=[Span(start=start, end=end, text=text[start:end]) for start, end in spans],
+        mask=mask.astype(int).tolist(),
+        tokens=[token for token, feature in zip(encoded.tokens, encoded.feature, strict=True) if feature],
+        rationale_ratio=_ratio(mask),
+        truncated=encoded.truncated,
+    )
+
+
+def _decision(logits: NDArray[np.float32], labels: Sequence[str]) -> dict[str, Any]:
+    """Label, label id and softmax scores of one row of logits `[classes]`."""
+    exponentials = np.exp(logits.astype(np.float64) - logits.max())
+    scores = exponentials / exponentials.sum()
+    best = int(logits.argmax())
+    return {"label": labels[best], "label_id": best, "scores": dict(zip(labels, scores.tolist(), strict=True))}
+
+
+def _ratio(mask: NDArray[np.bool_]) -> float:
+    """|M| / L, 0 where there is no feature."""
+    return float(mask.mean()) if mask.size else 0.0

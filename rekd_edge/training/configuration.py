@@ -1,0 +1,244 @@
+"""Every setting of a training run: one validated dataclass, the schema of recipes and of `--set`."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rekd_edge.data import DataSettings
+from rekd_edge.errors import InputError
+
+__all__ = ["TrainingConfig", "load_config"]
+
+METHODS = ("cls", "re", "rekd", "control")
+_CHOICES = {
+    "method": METHODS,
+    "mask_mode": ("zero", "drop"),
+    "selection_loss": ("per_sample", "batch_mean"),
+    "teacher_mask": ("own", "student"),
+    "gumbel_noise": ("independent", "shared"),
+    "lr_scheduler": ("constant", "linear", "cosine"),
+    "precision": ("auto", "fp32", "bf16"),
+    "freeze_embeddings": ("none", "generator", "all"),
+}
+_PAPER: dict[str, dict[str, Any]] = {
+    "text": {"target_ratio": 0.10, "lambda_select": 1e-4, "weight_decay": 0.0, "head_dropout": 0.5},
+    "image": {"target_ratio": 0.15, "lambda_select": 1e-2, "weight_decay": 1e-3, "head_dropout": 0.1},
+}
+
+
+@dataclass
+class TrainingConfig:
+    """A training run. Defaults are those of arXiv 2601.22531; None means the paper's value for the modality."""
+
+    method: str = "re"
+    """`cls` (the whole input), `re` (equations 1-6), `rekd` (1-11), `control` (a predictor of random masks)."""
+    spec: str = ""
+    """What to train on: the data SPEC (`data.spec` in a recipe)."""
+    backbone: str = ""
+    """Hub name, local folder or `random:NAME`."""
+    layers: int | None = None
+    """Keep the predictor's first K layers."""
+    generator_layers: int | None = None
+    """Keep the generator's first K layers; as many as the predictor by default."""
+    teacher: str | None = None
+    """The run to distil from (`rekd`)."""
+    seed: int = 2026
+
+    target_ratio: float | None = None
+    """p_target of equation 3: 0.10 for text, 0.15 for images."""
+    lambda_select: float | None = None
+    """λ_select of equation 6: 1e-4 for text, 1e-2 for images (tuned per model in the paper's tables 4 and 5)."""
+    normalise_selection: bool = True
+    """Scale equation 3 by L so that λ_select means the same at any feature count; false is the paper's raw form."""
+    selection_loss: str = "per_sample"
+    """`per_sample` (paper) or `batch_mean` (published code)."""
+    count_all_positions: bool = False
+    """Count padding and special tokens in L, as the published code does."""
+    mask_mode: str = "zero"
+    """`zero` unselected embeddings (paper) or `drop` them from the predictor's attention."""
+    temperature_start: float = 5.0
+    """τ_0 of equation 10."""
+    temperature_end: float = 0.1
+    """τ_K of equation 10."""
+    temperature_refresh: int = 100
+    """Steps for which a temperature is kept."""
+    alpha: float = 0.3
+    """α of equation 11."""
+    lambda_r: float = 0.5
+    """λ_R of equation 9."""
+    gumbel_noise: str = "independent"
+    """Noise of teacher and student in equation 7: `independent` draws or one `shared` draw."""
+    teacher_mask: str = "own"
+    """What the teacher's predictor sees in equation 8: its `own` rationale (paper) or the `student`'s (published code)."""
+    allow_weak_teacher: bool = False
+    """Distil even from a teacher that is no better than its random-mask control, or that has none."""
+
+    epochs: int | None = None
+    """35 for `re` and `rekd`, 20 for `cls`."""
+    batch_size: int = 32
+    gradient_accumulation: int = 1
+    learning_rate: float = 1e-5
+    head_learning_rate: float | None = None
+    """For the new heads; `learning_rate` by default. Budgets of hundreds of steps need about 30 times as much."""
+    lr_scheduler: str = "constant"
+    warmup_ratio: float = 0.0
+    weight_decay: float | None = None
+    """0 for text, 1e-3 for images."""
+    max_grad_norm: float = 1.0
+    head_dropout: float | None = None
+    """Dropout of the heads: 0.5 for text, 0.1 for images."""
+    freeze_embeddings: str = "none"
+    """Keep feature embeddings as pretrained: `none`, the `generator`'s (published code), or `all`."""
+    early_stopping: int | None = None
+    """Stop after so many epochs without a better dev loss."""
+    precision: str = "auto"
+    """`auto` is bf16 autocast on a GPU that has it, fp32 elsewhere."""
+    workers: int = 0
+    """Processes that load data."""
+    report_to: str = "none"
+    """Trainer's logging integrations, for example `tensorboard` or `wandb`."""
+    log_steps: int = 50
+
+    calibrate: bool = True
+    """End with a bias on the margin that brings the deterministic ratio on dev data to the target."""
+    control: str | None = "train"
+    """The random-mask control: `train` one, the path of a run whose control is the same, or null for none."""
+    control_epochs: int | None = None
+    """Epochs of the control; `epochs` by default."""
+    warm_start: bool = False
+    """Start predictor and generator from the control's encoder instead of the backbone."""
+
+    data: DataSettings = field(default_factory=DataSettings)
+
+    def __post_init__(self) -> None:
+        """Check every value.
+
+        Raises:
+            InputError: a value out of range.
+        """
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise InputError(f"{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}.")
+        for name in ("epochs", "batch_size", "gradient_accumulation", "temperature_refresh", "control_epochs"):
+            _check(self, name, lambda value: value >= 1, "at least 1")
+        for name in ("learning_rate", "head_learning_rate", "temperature_start", "temperature_end"):
+            _check(self, name, lambda value: value > 0, "above 0")
+        for name in ("lambda_select", "lambda_r", "weight_decay", "workers", "max_grad_norm"):
+            _check(self, name, lambda value: value >= 0, "at least 0")
+        for name in ("alpha", "head_dropout", "warmup_ratio"):
+            _check(self, name, lambda value: 0 <= value <= 1, "between 0 and 1")
+        _check(self, "target_ratio", lambda value: 0 < value <= 1, "above 0 and at most 1")
+        if self.method == "rekd" and not self.teacher:
+            raise InputError("rekd distils from a teacher; give --teacher the folder of a finished re run.")
+        if self.method != "rekd" and self.teacher:
+            raise InputError(f"{self.method} takes no teacher; use --method rekd or leave --teacher out.")
+        if self.warm_start and self.control is None and self.method != "cls":
+            raise InputError("warm_start begins from the control; set control=train or the path of a run that has one.")
+
+    def resolved(self, task: str) -> TrainingConfig:
+        """The same run with the paper's values for a modality (`text` or `image`) in place of None."""
+        defaults = {**_PAPER[task], "epochs": 20 if self.method == "cls" else 35}
+        defaults["head_learning_rate"] = self.learning_rate
+        filled = {name: value for name, value in defaults.items() if getattr(self, name) is None}
+        return dataclasses.replace(self, **filled)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A recipe: nested plain values that `load_config` takes back."""
+        fields = dataclasses.asdict(self)
+        return {**fields, "data": {"spec": fields.pop("spec"), **fields.pop("data")}}
+
+
+def load_config(recipe: Path | str | None, overrides: dict[str, Any]) -> TrainingConfig:
+    """Build a run's settings from a recipe and from overrides, which win.
+
+    Args:
+        recipe: a YAML file, or the name of a shipped recipe; None for the defaults alone.
+        overrides: dotted keys (`data.max_length`) to values or to strings as `--set` gives them.
+
+    Raises:
+        InputError: unreadable recipe, unknown key, wrong type or value.
+    """
+    fields = {} if recipe is None else _read_recipe(recipe)
+    data = fields.pop("data", {}) or {}
+    if not isinstance(data, dict):
+        raise InputError("`data` in a recipe is a mapping, for example {spec: imdb, max_length: 256}.")
+    for key, value in overrides.items():
+        section, _, name = key.rpartition(".")
+        if section not in ("", "data"):
+            raise InputError(f"Unknown setting {key!r}; settings are a name, or data.NAME.")
+        (data if section else fields)[name] = value
+    if "spec" in data:
+        fields["spec"] = data.pop("spec")
+    return _build(TrainingConfig, {**fields, "data": _build(DataSettings, data, "data.")}, "")
+
+
+def shipped_recipes() -> list[str]:
+    """Names of the recipes that come with the package."""
+    return sorted(path.stem for path in _RECIPES.glob("*.yaml"))
+
+
+_RECIPES = Path(__file__).parent / "recipes"
+
+
+def _read_recipe(recipe: Path | str) -> dict[str, Any]:
+    path = Path(recipe)
+    if not path.is_file():
+        path = _RECIPES / f"{recipe}.yaml"
+    if not path.is_file():
+        raise InputError(f"There is no recipe {recipe}; give a YAML file or one of {', '.join(shipped_recipes())}.")
+    try:
+        fields = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{recipe} is not valid YAML: {' '.join(str(error).split())}.") from error
+    if not isinstance(fields, dict):
+        raise InputError(f"{recipe} must be a mapping of settings.")
+    return fields
+
+
+def _build(target: Any, fields: dict[str, Any], prefix: str) -> Any:
+    hints = typing.get_type_hints(target)
+    for name in fields:
+        if name not in hints:
+            known = ", ".join(prefix + key for key in hints if key != "data")
+            raise InputError(f"Unknown setting {prefix + name!r}; known are {known}.")
+    return target(**{name: _coerce(value, hints[name], prefix + name) for name, value in fields.items()})
+
+
+def _coerce(value: Any, hint: Any, name: str) -> Any:
+    """Turn a `--set` string or a YAML value into the field's type."""
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    kind = next(option for option in options if option is not type(None))
+    if isinstance(value, str):
+        if value.lower() in ("null", "none", "") and type(None) in options:
+            return None
+        if kind is bool and value.lower() in ("true", "false"):
+            return value.lower() == "true"
+        if kind in (int, float):
+            try:
+                return kind(value)
+            except ValueError:
+                raise InputError(f"{name} takes {_spelled(kind)}, not {value!r}.") from None
+    if value is None and type(None) in options:
+        return None
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise InputError(f"{name} takes {_spelled(kind)}, not {value!r}.")
+    return value
+
+
+def _spelled(kind: type) -> str:
+    return {int: "a whole number", float: "a number", bool: "true or false"}.get(kind, "a text")
+
+
+def _check(config: TrainingConfig, name: str, accept: typing.Callable[[Any], bool], words: str) -> None:
+    value = getattr(config, name)
+    if value is not None and not accept(value):
+        raise InputError(f"{name} must be {words}, not {value}.")

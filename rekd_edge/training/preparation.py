@@ -1,0 +1,167 @@
+"""From settings to what a trainer needs: preprocessing, features, and a model with its first weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from rekd_edge.data import (
+    DataSource,
+    Examples,
+    ImageCollator,
+    ImageFeatures,
+    TextCollator,
+    TextFeatures,
+    train_tokenizer,
+)
+from rekd_edge.errors import InputError
+from rekd_edge.modeling import RationaleConfig, RationaleModel
+from rekd_edge.modeling.backbones import backbone_config, backbone_image_settings, backbone_tokenizer, load_backbone
+from rekd_edge.modeling.encoders import Encoder, encoder_from_backbone
+from rekd_edge.runtime.image import ImageSettings
+from rekd_edge.runtime.text import limit_tokenizer, special_token_ids
+from rekd_edge.training.configuration import TrainingConfig
+from rekd_edge.training.teacher import TeacherFacts
+
+__all__ = ["Preprocessing", "build_model", "model_config", "prepare_preprocessing", "preprocessing_of_run"]
+
+TOKENIZER_FILE = "tokenizer.json"
+PROCESSOR_FILE = "preprocessor_config.json"
+TRAINED_VOCABULARY = 8000
+TEXT_HEAD_HIDDEN = 256
+"""Hidden width of the selection head on text, as in the published code; images have a linear head."""
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How raw inputs become features; exactly one of `tokenizer` and `image` is set."""
+
+    tokenizer: Tokenizer | None = None
+    max_length: int | None = None
+    image: ImageSettings | None = None
+
+    @property
+    def pad_token_id(self) -> int:
+        """The id that fills a batch up; 0 where the tokenizer names none."""
+        if self.tokenizer is None:
+            return 0
+        found = (self.tokenizer.token_to_id(name) for name in ("[PAD]", "<pad>"))
+        return next((i for i in found if i is not None), 0)
+
+    def features(self, examples: Examples, augment: bool = False) -> TextFeatures | ImageFeatures:
+        """One split as a data set of features."""
+        if self.image is not None:
+            return ImageFeatures(examples, self.image, augment)
+        assert self.tokenizer is not None
+        return TextFeatures(examples, self.tokenizer)
+
+    def collator(self, pad_to_max_length: bool = False) -> Callable[[list[dict[str, Any]]], dict[str, Tensor]]:
+        """What puts examples into a batch."""
+        if self.image is not None:
+            return ImageCollator()
+        return TextCollator(self.pad_token_id, self.max_length if pad_to_max_length else None)
+
+    def save(self, folder: Path) -> None:
+        """Write `tokenizer.json` or `preprocessor_config.json` into a run folder."""
+        if self.tokenizer is not None:
+            self.tokenizer.save(str(folder / TOKENIZER_FILE))
+        elif self.image is not None:
+            processor = {
+                "image_processor_type": "ViTImageProcessor",
+                "do_resize": True,
+                "size": {"height": self.image.height, "width": self.image.width},
+                "resample": self.image.resample,
+                "do_rescale": True,
+                "rescale_factor": self.image.rescale_factor,
+                "do_normalize": True,
+                "image_mean": list(self.image.mean),
+                "image_std": list(self.image.std),
+            }
+            (folder / PROCESSOR_FILE).write_text(json.dumps(processor, indent=2) + "\n", encoding="utf-8")
+
+
+def prepare_preprocessing(config: TrainingConfig, data: DataSource, teacher: TeacherFacts | None) -> Preprocessing:
+    """The preprocessing that belongs to the backbone.
+
+    A backbone without a tokenizer takes its teacher's, or one trained on the training texts.
+
+    Raises:
+        InputError: the backbone reads another modality than the data holds.
+    """
+    backbone = backbone_config(config.backbone)
+    reads = "image" if hasattr(backbone, "patch_size") else "text"
+    if reads != data.task:
+        raise InputError(f"The backbone {config.backbone} reads {reads}, the data {config.spec} is {data.task}.")
+    if data.task == "image":
+        return Preprocessing(image=backbone_image_settings(config.backbone, backbone, config.data.image_size))
+    tokenizer = backbone_tokenizer(config.backbone)
+    if tokenizer is None and teacher is not None:
+        tokenizer = Tokenizer.from_file(str(teacher.folder / TOKENIZER_FILE))
+    if tokenizer is None:
+        tokenizer = train_tokenizer(list(data.split("train").inputs), TRAINED_VOCABULARY)
+    return Preprocessing(limit_tokenizer(tokenizer, config.data.max_length), config.data.max_length)
+
+
+def preprocessing_of_run(folder: Path, config: RationaleConfig) -> Preprocessing:
+    """The preprocessing that a finished run was trained with.
+
+    Raises:
+        InputError: its tokenizer is missing.
+    """
+    if config.image is not None:
+        return Preprocessing(image=ImageSettings.from_dict(config.image))
+    if not (folder / TOKENIZER_FILE).is_file() or config.max_length is None:
+        raise InputError(f"{folder} holds no {TOKENIZER_FILE}; restore it or train the run again.")
+    tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
+    return Preprocessing(limit_tokenizer(tokenizer, config.max_length), config.max_length)
+
+
+def model_config(config: TrainingConfig, data: DataSource, preprocessing: Preprocessing) -> RationaleConfig:
+    """What the model to be trained will know of itself, encoders left out."""
+    selects = config.method != "cls"
+    text = preprocessing.tokenizer is not None
+    assert config.target_ratio is not None
+    assert config.head_dropout is not None
+    return RationaleConfig(
+        task=data.task,
+        method=config.method,
+        labels=list(data.label_names),
+        predictor={},
+        head_hidden=TEXT_HEAD_HIDDEN if text else None,
+        head_dropout=config.head_dropout,
+        mask_mode=config.mask_mode,
+        target_ratio=config.target_ratio if selects else 1.0,
+        count_all_positions=config.count_all_positions and text,
+        max_length=preprocessing.max_length,
+        special_token_ids=special_token_ids(preprocessing.tokenizer) if preprocessing.tokenizer is not None else [],
+        pad_token_id=preprocessing.pad_token_id,
+        image=None if preprocessing.image is None else preprocessing.image.to_dict(),
+    )
+
+
+def build_model(config: TrainingConfig, facts: RationaleConfig, vocabulary: int | None) -> RationaleModel:
+    """A model with the backbone's weights in its encoders and fresh heads.
+
+    Args:
+        config: the resolved run.
+        facts: from `model_config`; the encoders' configurations are filled in.
+        vocabulary: size of the tokenizer's vocabulary, None for images.
+    """
+    predictor = _encoder(config, facts, config.layers, vocabulary)
+    generator = None
+    if config.method not in ("cls", "control"):
+        generator = _encoder(config, facts, config.generator_layers or config.layers, vocabulary)
+        facts.generator = generator.config.to_dict()
+    facts.predictor = predictor.config.to_dict()
+    return RationaleModel(facts, predictor, generator)
+
+
+def _encoder(config: TrainingConfig, facts: RationaleConfig, layers: int | None, vocabulary: int | None) -> Encoder:
+    image_size = None if facts.image is None else facts.image["height"]
+    return encoder_from_backbone(load_backbone(config.backbone, layers, image_size, facts.max_length, vocabulary))

@@ -1,0 +1,265 @@
+"""`rekd-edge train`: from settings to a finished run folder, resumable until then."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback, set_seed
+
+from rekd_edge.data import DataSource, load_data
+from rekd_edge.errors import FailureError, InputError
+from rekd_edge.modeling import RationaleConfig, RationaleModel
+from rekd_edge.training.configuration import TrainingConfig
+from rekd_edge.training.inference import batches
+from rekd_edge.training.objectives import Context
+from rekd_edge.training.preparation import (
+    Preprocessing,
+    build_model,
+    model_config,
+    prepare_preprocessing,
+)
+from rekd_edge.training.teacher import Teacher, TeacherFacts, check_teacher, read_teacher
+from rekd_edge.training.trainer import RationaleTrainer
+from rekd_edge.versions import versions
+
+__all__ = ["train"]
+
+CHECKPOINTS = "checkpoints"
+CONTROL = "control"
+RECIPE_FILE = "recipe.json"
+Callbacks = Callable[[str], list[TrainerCallback]]
+"""From a stage's name to the callbacks that show its progress."""
+
+
+def train(
+    config: TrainingConfig, output: Path, resume: bool = False, callbacks: Callbacks = lambda stage: []
+) -> dict[str, Any]:
+    """Train one run and write its folder: `config.json`, `model.safetensors`, preprocessing, `training.json`,
+    `metrics.json`. Where the recipe asks for a control and none is given, it is trained first, into `output/control`.
+
+    Args:
+        config: the run's settings.
+        output: a new folder; until the run is finished it holds `checkpoints/` alone.
+        resume: go on from the last checkpoint in `output`; a finished run is left as it is.
+        callbacks: shows the progress of each stage (`control`, then the method).
+
+    Returns:
+        What `metrics.json` holds.
+
+    Raises:
+        InputError: bad settings, data, backbone, teacher or output folder; nothing is written then.
+        FailureError: training ended with weights that are not finite.
+    """
+    recipe = json.loads(json.dumps(config.to_dict()))
+    if (finished := _check_output(output, resume, recipe)) is not None:
+        return finished
+    if not config.spec or not config.backbone:
+        raise InputError("A run needs data and a backbone; give --data and --backbone, or a recipe that names them.")
+    teacher = read_teacher(config.teacher, config.allow_weak_teacher) if config.teacher else None
+    data = load_data(config.spec, config.data)
+    config = config.resolved(data.task)
+    preprocessing = prepare_preprocessing(config, data, teacher)
+    facts = model_config(config, data, preprocessing)
+    if teacher is not None:
+        check_teacher(teacher, facts, preprocessing.tokenizer)
+
+    set_seed(config.seed)
+    vocabulary = None if preprocessing.tokenizer is None else preprocessing.tokenizer.get_vocab_size()
+    model = build_model(config, facts, vocabulary)
+    control_folder = _given_control(config, facts)
+    checkpoints = output / CHECKPOINTS
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    _write_json(checkpoints / RECIPE_FILE, recipe)
+
+    control_metrics: dict[str, Any] = {}
+    if facts.generator is not None and config.control == "train":
+        control_folder = output / CONTROL
+        train(_control_run(config), control_folder, control_folder.exists(), callbacks)
+    if control_folder is not None:
+        control_metrics = json.loads((control_folder / "metrics.json").read_text(encoding="utf-8"))
+        if config.warm_start:
+            _start_from(model, control_folder)
+    started = time.perf_counter()
+    trainer = _trainer(config, model, data, preprocessing, teacher, checkpoints, callbacks)
+    _fit(trainer, checkpoints)
+    broken = next((name for name, weight in model.named_parameters() if not torch.isfinite(weight).all()), None)
+    if broken is not None:
+        raise FailureError(f"Training diverged: {broken} is not finite; lower learning_rate and train again.")
+    # the best epoch's weights are back; calibrate on them
+    metrics = {**trainer.dev_metrics(), "n": len(data.split("validation"))}
+    if control_metrics:
+        metrics["random_mask_accuracy"] = control_metrics["accuracy"]
+    record = {
+        "recipe": {**config.to_dict()},
+        "data": {
+            "spec": config.spec,
+            "fingerprint": data.fingerprint,
+            "examples": {name: len(split) for name, split in data.splits.items()},
+        },
+        "seed": config.seed,
+        "epochs": [entry for entry in trainer.state.log_history if "eval_loss" in entry],
+        "steps": trainer.state.global_step,
+        "seconds": round(time.perf_counter() - started, 1),
+        "device": str(trainer.args.device),
+        "threads": torch.get_num_threads(),
+        "versions": versions("torch", "transformers", "accelerate", "datasets", "tokenizers", "numpy"),
+    }
+    _finish(output, model, preprocessing, record, metrics)
+    return metrics
+
+
+def _check_output(output: Path, resume: bool, recipe: dict[str, Any]) -> dict[str, Any] | None:
+    """Refuse a taken folder; return the metrics of a run that is finished already."""
+    if output.is_file():
+        raise InputError(f"{output} is a file; give --output a new folder.")
+    if not output.is_dir() or not any(output.iterdir()):
+        return None
+    if not resume:
+        raise InputError(f"{output} is not empty; give --output a new folder, or --resume to go on with this run.")
+    if (output / "metrics.json").is_file():
+        saved = json.loads((output / "training.json").read_text(encoding="utf-8"))["asked"]
+    elif (output / CHECKPOINTS / RECIPE_FILE).is_file():
+        saved = json.loads((output / CHECKPOINTS / RECIPE_FILE).read_text(encoding="utf-8"))
+    else:
+        raise InputError(f"{output} holds no run to resume; give --output a new folder.")
+    changed = sorted(key for key in recipe if recipe[key] != saved.get(key))
+    if changed:
+        raise InputError(
+            f"{output} was started with other settings ({', '.join(changed)}); resume with the same, or give --output "
+            "a new folder."
+        )
+    if (output / "metrics.json").is_file():
+        return json.loads((output / "metrics.json").read_text(encoding="utf-8"))
+    return None
+
+
+def _control_run(config: TrainingConfig) -> TrainingConfig:
+    """The recipe of a run's random-mask control: the same in all that a control has."""
+    return replace(
+        config,
+        method="control",
+        teacher=None,
+        control=None,
+        warm_start=False,
+        epochs=config.control_epochs or config.epochs,
+        control_epochs=None,
+        early_stopping=None,
+    )
+
+
+def _given_control(config: TrainingConfig, facts: RationaleConfig) -> Path | None:
+    """The folder of a control trained before, where the settings name one (itself, or a run that holds it).
+
+    Raises:
+        InputError: it is not a control, or one of another predictor, ratio or data.
+    """
+    if facts.generator is None or config.control in (None, "train"):
+        return None
+    folder = Path(config.control)
+    folder = folder / CONTROL if (folder / CONTROL).is_dir() else folder
+    control, wanted = RationaleConfig.load(folder), replace(facts, method="control")
+    same = ("method", "task", "labels", "predictor", "mask_mode", "target_ratio", "max_length", "image")
+    differing = [name for name in same if _plain(getattr(control, name)) != _plain(getattr(wanted, name))]
+    if differing:
+        raise InputError(f"{folder} is no control of this run: {', '.join(differing)} differ; set control=train.")
+    return folder
+
+
+def _start_from(model: RationaleModel, control_folder: Path) -> None:
+    """Warm start: predictor and the generator's encoder begin as the control's predictor."""
+    control = RationaleModel.from_pretrained(control_folder)
+    model.predictor.load_state_dict(control.predictor.state_dict())
+    assert model.generator is not None
+    source = control.predictor.encoder.state_dict()
+    wanted = model.generator.encoder.state_dict()
+    # a shallower generator takes the first layers; a deeper one keeps the backbone's beyond the control's
+    model.generator.encoder.load_state_dict({name: source.get(name, weight) for name, weight in wanted.items()})
+
+
+def _trainer(
+    config: TrainingConfig,
+    model: RationaleModel,
+    data: DataSource,
+    preprocessing: Preprocessing,
+    teacher: TeacherFacts | None,
+    checkpoints: Path,
+    callbacks: Callbacks,
+) -> RationaleTrainer:
+    _freeze(model, config.freeze_embeddings)
+    train_features = preprocessing.features(data.split("train"), augment=config.data.augment)
+    dev_features = preprocessing.features(data.split("validation"))
+    loaded = None
+    if teacher is not None:
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        loaded = Teacher(teacher, device, model.config.image)
+        if config.teacher_mask == "own" and not config.data.augment:
+            # one pass of the teacher instead of one an epoch
+            loader = batches(train_features, preprocessing.collator(), 2 * config.batch_size)
+            train_features.targets = loaded.targets_per_example(loader, device)
+            loaded = None
+    return RationaleTrainer(
+        model,
+        Context(config, data.task, preprocessing.max_length, loaded),
+        checkpoints,
+        train_features,
+        dev_features,
+        preprocessing.collator(pad_to_max_length=config.count_all_positions),
+        callbacks(config.method),
+    )
+
+
+def _freeze(model: RationaleModel, which: str) -> None:
+    frozen = {"none": [], "generator": [model.generator], "all": [model.generator, model.predictor]}[which]
+    for tower in frozen:
+        if tower is not None:
+            for module in tower.encoder.embedding_modules():
+                module.requires_grad_(False)
+
+
+def _fit(trainer: RationaleTrainer, checkpoints: Path) -> None:
+    """Train, from the last whole checkpoint where there is one."""
+    found = sorted(checkpoints.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    whole = [path for path in found if (path / "trainer_state.json").is_file() and any(path.glob("rng_state*.pth"))]
+    trainer.train(resume_from_checkpoint=str(whole[-1]) if whole else None)
+
+
+def _finish(
+    output: Path, model: RationaleModel, preprocessing: Preprocessing, record: dict[str, Any], metrics: dict[str, Any]
+) -> None:
+    """Write every file beside its place, then move all in, `metrics.json` last: it marks a finished run."""
+    asked = json.loads((output / CHECKPOINTS / RECIPE_FILE).read_text(encoding="utf-8"))
+    staging = Path(tempfile.mkdtemp(prefix=".finish.", dir=output))
+    try:
+        model.cpu().save_pretrained(staging)
+        preprocessing.save(staging)
+        _write_json(staging / "training.json", {**record, "asked": asked})
+        _write_json(staging / "metrics.json", metrics)
+        names = sorted((path.name for path in staging.iterdir()), key=lambda name: name == "metrics.json")
+        for name in names:
+            os.replace(staging / name, output / name)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    shutil.rmtree(output / CHECKPOINTS, ignore_errors=True)
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _plain(value: Any) -> Any:
+    """As JSON gives it back; names that transformers adds to a configuration between versions do not count."""
+    value = json.loads(json.dumps(value))
+    if isinstance(value, dict):
+        volatile = ("transformers_version", "_name_or_path", "architectures", "dtype", "torch_dtype")
+        return {key: item for key, item in value.items() if key not in volatile}
+    return value

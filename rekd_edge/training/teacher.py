@@ -1,0 +1,168 @@
+"""A finished run as teacher: checked before it is loaded, its targets computed once where that is exact."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from rekd_edge.errors import InputError
+from rekd_edge.modeling import RationaleConfig, RationaleModel
+from rekd_edge.modeling.selection import deterministic_mask
+from rekd_edge.runtime.image import ImageSettings
+
+__all__ = ["Teacher", "TeacherFacts", "check_teacher", "read_teacher"]
+
+
+@dataclass(frozen=True)
+class TeacherFacts:
+    """What is known of a teacher without loading its weights."""
+
+    folder: Path
+    config: RationaleConfig
+    metrics: dict[str, Any]
+
+
+def read_teacher(folder: str, allow_weak: bool) -> TeacherFacts:
+    """Read a teacher run's configuration and metrics, and refuse one that is not worth learning from.
+
+    Raises:
+        InputError: not a finished `re` or `rekd` run, or no better than its random-mask control.
+    """
+    path = Path(folder)
+    if not path.is_dir():
+        raise InputError(f"The teacher {folder} does not exist; give --teacher the folder of a finished re run.")
+    config = RationaleConfig.load(path)
+    if config.generator is None:
+        raise InputError(f"The teacher {folder} is a {config.method} run and selects nothing; train it with --method re.")
+    metrics_file = path / "metrics.json"
+    if not metrics_file.is_file():
+        raise InputError(f"The teacher {folder} has no metrics.json; finish its training with --resume.")
+    metrics = json.loads(metrics_file.read_text(encoding="utf-8"))
+    if not allow_weak:
+        _refuse_weak(folder, metrics, config.target_ratio)
+    return TeacherFacts(path, config, metrics)
+
+
+def _refuse_weak(folder: str, metrics: dict[str, Any], target: float) -> None:
+    override = "train it longer, or distil all the same with --set allow_weak_teacher=true"
+    control = metrics.get("random_mask_accuracy")
+    if control is None:
+        raise InputError(f"The teacher {folder} was trained without a random-mask control to compare with; {override}.")
+    if metrics["accuracy"] <= control:
+        raise InputError(
+            f"The teacher {folder} (accuracy {metrics['accuracy']:.3f}) is no better than its random-mask control "
+            f"({control:.3f}); {override}."
+        )
+    if abs(metrics["rationale_ratio"] - target) > 0.05:
+        raise InputError(
+            f"The teacher {folder} selects {metrics['rationale_ratio']:.1%} instead of {target:.1%}; {override}."
+        )
+
+
+def check_teacher(teacher: TeacherFacts, student: RationaleConfig, tokenizer: Tokenizer | None) -> None:
+    """Check that teacher and student read the same features and name the same labels.
+
+    Args:
+        teacher: the teacher.
+        student: configuration of the student to be.
+        tokenizer: the student's, None for images.
+
+    Raises:
+        InputError: they differ in modality, labels, tokeniser, length or patch grid.
+    """
+    ours, theirs = student, teacher.config
+    if ours.task != theirs.task:
+        raise InputError(f"The teacher {teacher.folder} reads {theirs.task}, the data is {ours.task}; choose another.")
+    if ours.labels != theirs.labels:
+        raise InputError(
+            f"The teacher {teacher.folder} knows the labels {_listed(theirs.labels)}, the data has "
+            f"{_listed(ours.labels)}; train a teacher on this data."
+        )
+    if ours.task == "text":
+        if ours.max_length != theirs.max_length:
+            raise InputError(
+                f"The teacher reads {theirs.max_length} tokens, this run {ours.max_length}; "
+                f"add --set data.max_length={theirs.max_length}."
+            )
+        saved = Tokenizer.from_file(str(teacher.folder / "tokenizer.json"))
+        if tokenizer is None or _reading(saved) != _reading(tokenizer):
+            raise InputError(
+                f"The teacher {teacher.folder} has another tokenizer than this backbone; "
+                "distil between backbones that share one."
+            )
+    elif _grid(ours) != _grid(theirs):
+        raise InputError(
+            f"The teacher cuts an image into {'x'.join(map(str, _grid(theirs)))} patches, this run into "
+            f"{'x'.join(map(str, _grid(ours)))}; choose data.image_size and backbone so that the grids agree."
+        )
+
+
+class Teacher:
+    """A loaded teacher that answers batches: selection logits Z^T and, for a mask, class logits Q^T."""
+
+    def __init__(self, facts: TeacherFacts, device: torch.device, student_image: dict[str, Any] | None) -> None:
+        self.model = RationaleModel.from_pretrained(facts.folder).to(device).requires_grad_(False)
+        self._renormalise = None
+        if student_image is not None and facts.config.image is not None:
+            ours, theirs = ImageSettings.from_dict(student_image), ImageSettings.from_dict(facts.config.image)
+            self._renormalise = [
+                torch.tensor(numbers, dtype=torch.float32, device=device).view(3, 1, 1)
+                for numbers in (ours.mean, ours.std, theirs.mean, theirs.std)
+            ]
+
+    @torch.no_grad()
+    def targets(self, batch: dict[str, Tensor], student_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Z^T [batch, features, 2] and Q^T [batch, classes], from its own deterministic mask or the student's."""
+        inputs, attention_mask = self._inputs(batch), batch.get("attention_mask")
+        selection = self.model.select(inputs, attention_mask)
+        assert selection.logits is not None
+        if student_mask is None:
+            mask = deterministic_mask(self.model.margin(selection), selection.feature)
+        else:
+            mask = student_mask.detach()
+        return selection.logits, self.model.classify(inputs, attention_mask, mask)
+
+    def _inputs(self, batch: dict[str, Tensor]) -> Tensor:
+        if "input_ids" in batch:
+            return batch["input_ids"]
+        pixels = batch["pixel_values"]
+        if self._renormalise is None:
+            return pixels
+        mean, std, teacher_mean, teacher_std = self._renormalise
+        return (pixels * std + mean - teacher_mean) / teacher_std
+
+    def targets_per_example(self, batches: Any, device: torch.device) -> dict[str, list[np.ndarray]]:
+        """Targets of a whole split, computed once: lists of [tokens or patches, 2] and [classes], in its order."""
+        selection: list[np.ndarray] = []
+        classes: list[np.ndarray] = []
+        for batch in batches:
+            batch = {key: value.to(device) for key, value in batch.items()}
+            z, q = self.targets(batch)
+            lengths = batch["attention_mask"].sum(dim=1).tolist() if "attention_mask" in batch else [z.shape[1]] * len(z)
+            selection += [row[:length].cpu().numpy() for row, length in zip(z, lengths, strict=True)]
+            classes += list(q.cpu().numpy())
+        return {"teacher_selection_logits": selection, "teacher_logits": classes}
+
+
+def _reading(tokenizer: Tokenizer) -> Any:
+    """Everything about a tokenizer that decides its ids."""
+    parts = json.loads(tokenizer.to_str())
+    return [parts.get(key) for key in ("normalizer", "pre_tokenizer", "model", "post_processor")]
+
+
+def _grid(config: RationaleConfig) -> tuple[int, int]:
+    assert config.image is not None
+    settings = ImageSettings.from_dict(config.image)
+    return settings.height // settings.patch_size, settings.width // settings.patch_size
+
+
+def _listed(labels: list[str]) -> str:
+    shown = ", ".join(labels[:5])
+    return shown + (", …" if len(labels) > 5 else "")

@@ -1,0 +1,102 @@
+"""`bench` measures what its keys say, on the same inputs for every system."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rekd_edge.errors import InputError
+from rekd_edge.runtime.benchmark import BenchSettings, run_benchmark
+
+QUICK = BenchSettings(threads=1, repeats=4, warm_up=1, cold_starts=0)
+
+
+def optimum_folder(folder: Path) -> Path:
+    """A classifier as Optimum writes it: it asks for token_type_ids and has logits alone."""
+    import numpy as np
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    names = ["input_ids", "attention_mask", "token_type_ids"]
+    nodes = [
+        helper.make_node("Sum", ["float_ids", "float_mask", "float_types"], ["all"]),
+        *(
+            helper.make_node("Cast", [name], [f"float_{short}"], to=TensorProto.FLOAT)
+            for name, short in zip(names, ["ids", "mask", "types"], strict=True)
+        ),
+        helper.make_node("ReduceSum", ["all", "axis"], ["logits"]),
+    ]
+    nodes = [*nodes[1:-1], nodes[0], nodes[-1]]
+    graph = helper.make_graph(
+        nodes,
+        "baseline",
+        [helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "sequence"]) for name in names],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 1])],
+        [numpy_helper.from_array(np.array([1]), "axis")],
+    )
+    folder.mkdir()
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, str(folder / "model_quantized.onnx"))
+    (folder / "config.json").write_text("{}")
+    return folder
+
+
+def test_text_bench_has_the_keys_of_the_contract(text_bundle: Path, tmp_path: Path) -> None:
+    steps: list[tuple[int, int]] = []
+    result: dict[str, Any] = json.loads(
+        json.dumps(
+            run_benchmark(
+                text_bundle,
+                BenchSettings(threads=1, batch_size=2, tokens=10, repeats=4, cold_starts=1),
+                baselines=[text_bundle, optimum_folder(tmp_path / "optimum")],
+                progress=lambda done, total: steps.append((done, total)),
+            )
+        )
+    )
+    assert (result["threads"], result["batch_size"], result["tokens"]) == (1, 2, 10)
+    assert 0 < result["rationale_ratio"] < 1
+    assert 0 < result["latency_ms"]["p50"] <= result["latency_ms"]["p95"]
+    assert result["throughput_per_s"] > 0
+    assert result["size_bytes"] == sum(path.stat().st_size for path in text_bundle.iterdir())
+    assert 10e6 < result["peak_memory_bytes"] < 500e6
+    assert 0 < result["cold_start_s"] < 60
+    assert [baseline["name"] for baseline in result["baselines"]] == ["text-bundle", "optimum"]
+    for baseline in result["baselines"]:
+        assert baseline["ratio"] == pytest.approx(result["latency_ms"]["p50"] / baseline["latency_ms"]["p50"])
+    assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_the_ratio_is_that_of_the_given_texts(text_bundle: Path) -> None:
+    texts = ["good film", "a bad the film", "good"]  # 1/2, 1/4, 1/1
+    result = run_benchmark(text_bundle, QUICK, inputs=texts)
+    assert result["rationale_ratio"] == pytest.approx((0.5 + 0.25 + 1) / 3)
+    assert result["tokens"] == round((4 + 6 + 3) / 3)
+
+
+def test_image_bench_counts_patches(image_bundle: Path) -> None:
+    import numpy as np
+
+    image = np.zeros((16, 24, 3), np.uint8)
+    image[:8, :16] = 255
+    result = run_benchmark(image_bundle, QUICK, inputs=[image], baselines=[image_bundle / "model.onnx"])
+    assert result["tokens"] == 6
+    assert result["rationale_ratio"] == pytest.approx(2 / 6)
+    assert run_benchmark(image_bundle, QUICK)["tokens"] == 6
+
+
+def test_a_wrong_baseline_or_setting_is_one_clear_error(text_bundle: Path, image_bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no baseline"):
+        run_benchmark(text_bundle, QUICK, baselines=[tmp_path / "nowhere"])
+    with pytest.raises(InputError, match="pixel_values"):
+        run_benchmark(text_bundle, QUICK, baselines=[image_bundle])
+    folder = optimum_folder(tmp_path / "several")
+    (folder / "model.onnx").write_bytes(b"")
+    with pytest.raises(InputError, match="several graphs"):
+        run_benchmark(text_bundle, QUICK, baselines=[folder])
+    with pytest.raises(InputError, match="16 tokens at most"):
+        run_benchmark(text_bundle, BenchSettings(tokens=17))
+    with pytest.raises(InputError, match="nothing to measure"):
+        run_benchmark(text_bundle, QUICK, inputs=[])
+    with pytest.raises(InputError, match="repeats is 0"):
+        BenchSettings(repeats=0)
