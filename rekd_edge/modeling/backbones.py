@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, BertConfig, PretrainedConfig, ViTConfig
@@ -78,7 +79,7 @@ def backbone_config(name: str) -> PretrainedConfig:
         raise InputError(f"{name} holds no config.json; give --backbone a model folder or a hub name.")
     try:
         return AutoConfig.from_pretrained(name)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise InputError(
             f"The backbone {name!r} cannot be read ({_first_line(error)}); give --backbone a hub name, "
             "a local model folder, or random:NAME."
@@ -105,7 +106,8 @@ def load_backbone(
         vocabulary: size of the tokenizer; an encoder with random weights takes it as its own.
 
     Raises:
-        InputError: unknown name, more layers than there are, a vocabulary too large for pretrained weights.
+        InputError: unknown name, more layers than there are, weights damaged or missing, a vocabulary too large for
+            pretrained weights.
     """
     pretrained = backbone_config(name)
     wanted = copy.deepcopy(pretrained)
@@ -116,7 +118,8 @@ def load_backbone(
     if image_size is not None and hasattr(wanted, "image_size"):
         wanted.image_size = image_size
     if max_length is not None and hasattr(wanted, "max_position_embeddings"):
-        wanted.max_position_embeddings = max(wanted.max_position_embeddings, max_length)
+        first = wanted.pad_token_id + 1 if wanted.model_type == "roberta" else 0  # RoBERTa counts from after its padding
+        wanted.max_position_embeddings = max(wanted.max_position_embeddings, max_length + first)
     if not _has_weights(name):
         if vocabulary is not None:
             wanted.vocab_size = vocabulary
@@ -128,11 +131,18 @@ def load_backbone(
     source_config.num_hidden_layers = wanted.num_hidden_layers
     try:
         with _without_load_report():
-            source = AutoModel.from_pretrained(
-                name, config=source_config, add_pooling_layer=False, dtype=torch.float32, attn_implementation="sdpa"
+            source, report = AutoModel.from_pretrained(
+                name,
+                config=source_config,
+                add_pooling_layer=False,
+                dtype=torch.float32,
+                attn_implementation="sdpa",
+                output_loading_info=True,
             )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"The weights of {name!r} cannot be loaded: {_first_line(error)}") from error
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise InputError(f"The weights of {name!r} cannot be loaded ({_first_line(error)}); restore them.") from error
+    if report["missing_keys"]:
+        raise InputError(f"The weights of {name!r} lack {sorted(report['missing_keys'])[0]}; give a whole checkpoint.")
     weights = source.state_dict()
     fitted = {key: _fit_positions(weights[key], tensor) for key, tensor in backbone.state_dict().items()}
     backbone.load_state_dict(fitted)
@@ -140,9 +150,9 @@ def load_backbone(
 
 
 def backbone_from_config(config: PretrainedConfig) -> nn.Module:
-    """Build an encoder with random weights, without a pooler, on PyTorch's fused attention."""
-    try:
-        return AutoModel.from_config(config, add_pooling_layer=False, attn_implementation="sdpa")
+    """Build a float32 encoder with random weights, without a pooler, on PyTorch's fused attention."""
+    try:  # the configuration's own dtype would be taken
+        return AutoModel.from_config(config, add_pooling_layer=False, attn_implementation="sdpa").float()
     except (TypeError, ValueError) as error:
         raise InputError(f"{config.model_type} encoders cannot be built here: {_first_line(error)}") from error
 

@@ -133,6 +133,7 @@ class RationaleModel(nn.Module):
         pixel_values: Tensor | None = None,
         temperature: float = 1.0,
         noise: Tensor | None = None,
+        random_ratio: float | None = None,
     ) -> RationaleOutput:
         """Select, then classify.
 
@@ -142,6 +143,7 @@ class RationaleModel(nn.Module):
             pixel_values: float32 [batch, 3, H, W] (images).
             temperature: τ of equation 1; training only.
             noise: G of equation 1 [batch, features, 2]; drawn where None; training only.
+            random_ratio: share of the features that a control selects at random; its target ratio where None.
         """
         inputs = pixel_values if input_ids is None else input_ids
         assert inputs is not None
@@ -155,7 +157,7 @@ class RationaleModel(nn.Module):
             sampled = torch.ones_like(feature) if self.config.count_all_positions else feature
             mask = straight_through_mask(log_selection, sampled)
         elif self.config.method == "control":
-            mask = random_mask(feature, self.config.target_ratio)
+            mask = random_mask(feature, self.config.target_ratio if random_ratio is None else random_ratio)
         else:
             mask = deterministic_mask(margin, feature)
         class_logits = self.classify(inputs, attention_mask, mask)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from rekd_edge.training import losses
 from rekd_edge.training.configuration import TrainingConfig
 from rekd_edge.training.teacher import Teacher
 
-__all__ = ["OBJECTIVES", "Context", "selection_term"]
+__all__ = ["OBJECTIVES", "Context", "Moment", "selection_term"]
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,21 @@ class Context:
     teacher: Teacher | None = None
 
 
+class Moment(NamedTuple):
+    """Where in its training a model is."""
+
+    temperature: float
+    """τ of equation 10."""
+    progress: float
+    """Share of the optimisation steps taken, 0 to 1."""
+
+
 Terms = dict[str, Tensor]
-Objective = Callable[[nn.Module, dict[str, Tensor], float, Context], Terms]
+Objective = Callable[[nn.Module, dict[str, Tensor], Moment, Context], Terms]
+
+CONTROL_DESCENT = 0.5
+"""Share of a control's steps in which its ratio falls from 1 to the target: at a few per cent alone, small encoders
+without pretraining learn nothing, and a control that learnt nothing is no control."""
 
 _MODEL_INPUTS = ("input_ids", "attention_mask", "pixel_values")
 
@@ -43,25 +57,34 @@ def selection_term(context: Context, selected: Tensor, features: Tensor) -> Tens
     return losses.selection_loss(selected, features, config.target_ratio, reference, config.selection_loss)
 
 
-def classification(model: nn.Module, batch: dict[str, Tensor], temperature: float, context: Context) -> Terms:
-    """`cls` and `control`: the task loss on the whole input, or on random masks of the target ratio."""
+def classification(model: nn.Module, batch: dict[str, Tensor], moment: Moment, context: Context) -> Terms:
+    """`cls`: the task loss on the whole input."""
     output = model(**_inputs(batch))
     task = losses.task_loss(output.logits, batch["labels"])
     return {"loss": task, "task": task}
 
 
-def rationale_extraction(model: nn.Module, batch: dict[str, Tensor], temperature: float, context: Context) -> Terms:
+def random_masks(model: nn.Module, batch: dict[str, Tensor], moment: Moment, context: Context) -> Terms:
+    """`control`: the task loss on random masks, from the whole input down to the target ratio in the first half."""
+    assert context.config.target_ratio is not None
+    share = min(1.0, moment.progress / CONTROL_DESCENT)
+    output = model(**_inputs(batch), random_ratio=1.0 + share * (context.config.target_ratio - 1.0))
+    task = losses.task_loss(output.logits, batch["labels"])
+    return {"loss": task, "task": task}
+
+
+def rationale_extraction(model: nn.Module, batch: dict[str, Tensor], moment: Moment, context: Context) -> Terms:
     """`re`: equation 6."""
-    output = model(**_inputs(batch), temperature=temperature)
+    output = model(**_inputs(batch), temperature=moment.temperature)
     return _re_terms(output, batch, context)
 
 
 def distilled_rationale_extraction(
-    model: nn.Module, batch: dict[str, Tensor], temperature: float, context: Context
+    model: nn.Module, batch: dict[str, Tensor], moment: Moment, context: Context
 ) -> Terms:
     """`rekd`: equation 11."""
     config = context.config
-    output = model(**_inputs(batch), temperature=temperature)
+    output = model(**_inputs(batch), temperature=moment.temperature)
     terms = _re_terms(output, batch, context)
     if "teacher_logits" in batch:
         teacher_z, teacher_q = batch["teacher_selection_logits"], batch["teacher_logits"]
@@ -70,20 +93,20 @@ def distilled_rationale_extraction(
         student_mask = output.mask if config.teacher_mask == "student" else None
         teacher_z, teacher_q = context.teacher.targets(batch, student_mask)
     teacher_noise = output.noise if config.gumbel_noise == "shared" else gumbel_noise(teacher_z)
-    teacher_log_selection = gumbel_log_softmax(teacher_z, teacher_noise, temperature)
+    teacher_log_selection = gumbel_log_softmax(teacher_z, teacher_noise, moment.temperature)
     counted = torch.ones_like(output.feature) if config.count_all_positions else output.feature
     kd_rationale = losses.rationale_distillation_loss(teacher_log_selection, output.log_selection, counted)
-    kd_prediction = losses.prediction_distillation_loss(teacher_q, output.logits, temperature)
+    kd_prediction = losses.prediction_distillation_loss(teacher_q, output.logits, moment.temperature)
     terms |= {"kd_rationale": kd_rationale, "kd_prediction": kd_prediction}
     terms["loss"] = losses.rekd_loss(
-        terms["re"], kd_rationale, kd_prediction, temperature, config.alpha, config.lambda_r
+        terms["re"], kd_rationale, kd_prediction, moment.temperature, config.alpha, config.lambda_r
     )
     return terms
 
 
 OBJECTIVES: dict[str, Objective] = {
     "cls": classification,
-    "control": classification,
+    "control": random_masks,
     "re": rationale_extraction,
     "rekd": distilled_rationale_extraction,
 }

@@ -16,7 +16,7 @@ from rekd_edge.modeling import RationaleModel
 from rekd_edge.training.annealing import temperature_at
 from rekd_edge.training.configuration import TrainingConfig
 from rekd_edge.training.inference import batches, dev_metrics, predict
-from rekd_edge.training.objectives import OBJECTIVES, Context
+from rekd_edge.training.objectives import OBJECTIVES, Context, Moment
 
 __all__ = ["RationaleTrainer", "training_arguments"]
 
@@ -64,7 +64,8 @@ class RationaleTrainer(Trainer):
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Tensor], *args: Any, **kwargs: Any) -> Tensor:
         """The method's loss; its terms are kept for the next log."""
-        terms = OBJECTIVES[self.context.config.method](model, inputs, self.temperature, self.context)
+        moment = Moment(self.temperature, self.state.global_step / max(self.state.max_steps, 1))
+        terms = OBJECTIVES[self.context.config.method](model, inputs, moment, self.context)
         for name, value in terms.items():
             if name != "loss":  # Trainer logs that one
                 self._terms[name].append(value.detach())

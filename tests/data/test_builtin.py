@@ -94,7 +94,9 @@ def test_filler_says_nothing_about_the_label(planted):
 
 def test_length_and_cue_count_say_nothing_about_the_label(planted):
     def represent(split):
-        counts = [[len(text.split()), len(spans)] for text, spans in zip(split.inputs, split.rationale_spans)]  # noqa: B905
+        counts = [
+            [len(text.split()), len(spans)] for text, spans in zip(split.inputs, split.rationale_spans, strict=True)
+        ]
         return np.concatenate([np.eye(80)[column] for column in np.array(counts).T], axis=1)
 
     assert abs(accuracy(planted, represent) - 0.5) < CHANCE
@@ -134,7 +136,9 @@ def test_digits_are_scikit_learns_in_three_balanced_parts():
     assert np.bincount(source.split("test").labels).min() >= 34
 
     scans = load_digits()
-    expected = sorted((int(y), *np.rint(x * 255 / 16).astype(int)) for x, y in zip(scans.data, scans.target))  # noqa: B905
+    expected = sorted(
+        (int(y), *np.rint(x * 255 / 16).astype(int)) for x, y in zip(scans.data, scans.target, strict=True)
+    )
     found = sorted(
         (int(label), *np.asarray(image)[:, :, 1].ravel().tolist())
         for split in source.splits.values()

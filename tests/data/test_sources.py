@@ -153,6 +153,17 @@ def test_unlabelled_split_of_the_hub_is_left_out(write_rows):
     assert list(load(folder).splits) == ["train", "validation"]
 
 
+def test_hub_data_is_asked_for_by_its_name_and_other_splits_are_ignored(monkeypatch):
+    def rows(labels):
+        return datasets.Dataset.from_dict({"text": [str(y) for y in labels], "label": labels}, features=CLASS_LABEL)
+
+    stored = {"imdb": {"train": rows([0, 1] * 10), "test": rows([1, 0]), "unsupervised": rows([-1] * 5)}}
+    monkeypatch.setattr(datasets, "load_dataset", lambda name: datasets.DatasetDict(stored[name]))
+    source = load("imdb")
+    assert source.label_names == ["negative", "positive"]
+    assert {name: len(split) for name, split in source.splits.items()} == {"train": 16, "validation": 4, "test": 2}
+
+
 # image folders and image columns
 
 

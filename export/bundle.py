@@ -1,0 +1,245 @@
+"""`rekd-edge export`: a finished run becomes a verified bundle, or nothing is written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from rekd_edge.data import DataSettings, TextFeatures, load_data
+from rekd_edge.errors import FailureError, InputError
+from rekd_edge.export.card import model_card
+from rekd_edge.export.graph import export_graph, graph_io
+from rekd_edge.export.parity import (
+    LOGIT_TOLERANCE,
+    Answers,
+    Feed,
+    agreement,
+    graph_answers,
+    invariance,
+    torch_answers,
+)
+from rekd_edge.export.quantization import quantize
+from rekd_edge.modeling import RationaleConfig, RationaleModel
+from rekd_edge.progress import say, steps
+from rekd_edge.runtime.bundle import LAYOUT, write_manifest
+from rekd_edge.staging import check_output_folder, staged_folder
+from rekd_edge.training.preparation import Preprocessing, preprocessing_of_run
+from rekd_edge.versions import versions
+
+__all__ = ["export_bundle"]
+
+VERIFIED_ROWS = 1000
+CALIBRATION_ROWS = 128
+GENERATED_ROWS = 64
+MASK_AGREEMENT = 0.99
+LABEL_AGREEMENT = 0.995
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Inputs to calibrate and to verify on, with the labels where they are known."""
+
+    source: str
+    feeds: list[Feed]
+    labels: NDArray[np.int64] | None
+    calibration: list[Feed]
+
+
+def export_bundle(
+    run: Path,
+    output: Path,
+    precision: str = "fp32",
+    target: str = "cpu",
+    isa: str = "auto",
+    calibration_data: str | None = None,
+    data_settings: DataSettings | None = None,
+    force: bool = False,
+) -> dict[str, Any]:
+    """Export a run, check the graph against it, and write the bundle.
+
+    Args:
+        run: a finished run.
+        output: a new folder.
+        precision: `fp32` or `int8`.
+        target: `cpu` (fused for ONNX Runtime), `mobile` or `web` (standard ONNX operators alone).
+        isa: instruction set that int8 weights are rounded for; `auto` is right on all.
+        calibration_data: SPEC whose train split calibrates and whose validation split verifies; by default the data
+            of the run, and generated inputs where that is not at hand.
+        data_settings: columns of the calibration data.
+        force: write the bundle even if its check fails; the manifest then says `"verified": false`.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        InputError: no finished run, a control, data of another kind, or a taken output folder.
+        FailureError: the graph does not agree with the run; nothing is written.
+    """
+    check_output_folder(output)
+    config = RationaleConfig.load(run)
+    if config.method == "control":
+        raise InputError(f"{run} is a random-mask control, which selects nothing; export an re, rekd or cls run.")
+    model = RationaleModel.from_pretrained(run)
+    preprocessing = preprocessing_of_run(run, config)
+    training = _read_json(run / "training.json")
+    sample = _sample(preprocessing, config, calibration_data, data_settings, training)
+    with staged_folder(output) as staging, steps("export") as step:
+        graph = staging / LAYOUT.graph
+        step(0, 4, "tracing")
+        export_graph(model, graph)
+        step(1, 4, f"checking {len(sample.feeds)} rows against the run")
+        reference = graph_answers(graph, sample.feeds, config.pad_token_id)
+        parity, failures = _check_fp32(model, sample, reference)
+        quantization = None
+        if precision == "int8":
+            step(2, 4, "quantising")
+            onnx.save(quantize(onnx.load(graph), sample.calibration, target, isa), graph)
+            quantization, failed = _check_int8(graph, sample, reference, config.pad_token_id)
+            failures += failed
+        step(3, 4, "checking that answers depend on nothing else")
+        invariant = invariance(graph, sample.feeds, config.pad_token_id)
+        if invariant["mask_differences"] or invariant["label_differences"]:
+            failures.append(
+                f"{invariant['mask_differences']} mask positions and {invariant['label_differences']} labels change "
+                "with batch, padding or threads"
+            )
+        step(4, 4)
+        if failures and not force:
+            raise FailureError(f"The bundle failed its check: {'; '.join(failures)}. Nothing was written (see --force).")
+        preprocessing.save(staging)
+        (staging / "preprocessor_config.json").unlink(missing_ok=True)  # the manifest holds it
+        fields = {
+            "task": f"{config.task}-classification",
+            "method": config.method,
+            "labels": config.labels,
+            "precision": precision,
+            "target": target,
+            "isa": isa,
+            "mask_mode": config.mask_mode,
+            "target_ratio": config.target_ratio,
+            "margin_bias": config.margin_bias,
+            **_preprocessing_fields(config),
+            "graph": graph_io(config.task),
+            "verified": not failures,
+            "failures": failures,
+            "parity": {"inputs": sample.source, **parity},
+            "quantization": quantization,
+            "invariance": invariant,
+            "calibration": {"margin_bias": config.margin_bias, "rows": len(sample.calibration)},
+            "metrics": _read_json(run / "metrics.json"),
+            "versions": versions("torch", "transformers", "onnx", "onnxruntime"),
+        }
+        (staging / LAYOUT.card).write_text(model_card(fields, training), encoding="utf-8")
+        write_manifest(staging, fields)
+        return _read_json(staging / LAYOUT.manifest)
+
+
+def _check_fp32(model: RationaleModel, sample: Sample, graph: Answers) -> tuple[dict[str, Any], list[str]]:
+    found = agreement(torch_answers(model, sample.feeds), graph)
+    failures = []
+    if found.mask_differences:
+        failures.append(f"{found.mask_differences} mask positions differ from the run's")
+    if found.largest_logit_difference > LOGIT_TOLERANCE:
+        failures.append(f"logits differ from the run's by {found.largest_logit_difference:.1e}")
+    return found.to_dict(), failures
+
+
+def _check_int8(path: Path, sample: Sample, reference: Answers, pad_id: int) -> tuple[dict[str, Any], list[str]]:
+    answers = graph_answers(path, sample.feeds, pad_id)
+    found = agreement(reference, answers)
+    measured: dict[str, Any] = found.to_dict()
+    if sample.labels is not None:
+        for name, side in (("accuracy_fp32", reference), ("accuracy_int8", answers)):
+            measured[name] = float((side.logits.argmax(axis=1) == sample.labels).mean())
+    failures = []
+    if sample.labels is None:  # generated inputs lie anywhere; they say nothing about agreement on real ones
+        return measured, failures
+    if found.mask_agreement < MASK_AGREEMENT:
+        failures.append(f"int8 masks agree with fp32 on {found.mask_agreement:.2%} of the features")
+    if (1.0 - found.label_agreement) * found.rows > max(1.0, (1.0 - LABEL_AGREEMENT) * found.rows):
+        failures.append(f"int8 labels agree with fp32 on {found.label_agreement:.2%} of the rows")
+    return measured, failures
+
+
+def _sample(
+    preprocessing: Preprocessing,
+    config: RationaleConfig,
+    spec: str | None,
+    settings: DataSettings | None,
+    training: dict[str, Any],
+) -> Sample:
+    if spec is None:
+        recorded = training.get("recipe", {}).get("data", {})
+        spec = recorded.get("spec")
+        settings = settings or DataSettings(**{key: value for key, value in recorded.items() if key != "spec"})
+        try:
+            return _data_sample(preprocessing, config, str(spec), settings)
+        except InputError as error:
+            say(f"The run's data is not at hand ({error}) The bundle is verified on generated inputs.")
+            return _generated_sample(preprocessing, config)
+    return _data_sample(preprocessing, config, spec, settings or DataSettings())
+
+
+def _data_sample(preprocessing: Preprocessing, config: RationaleConfig, spec: str, settings: DataSettings) -> Sample:
+    data = load_data(spec, settings)
+    if data.task != config.task:
+        raise InputError(f"The run reads {config.task}, {spec} is {data.task}; give --calibration-data of its kind.")
+    if data.label_names != config.labels:
+        raise InputError(f"{spec} has other labels than the run; give --calibration-data with the same.")
+    verify = data.split("validation").select(range(min(VERIFIED_ROWS, len(data.split("validation")))))
+    train = data.split("train")
+    chosen = np.random.default_rng(0).permutation(len(train))[:CALIBRATION_ROWS]
+    calibrate = preprocessing.features(train.select(sorted(chosen.tolist())))
+    return Sample(
+        "validation", list(_feeds(preprocessing.features(verify))), verify.labels, list(_feeds(calibrate))
+    )
+
+
+def _generated_sample(preprocessing: Preprocessing, config: RationaleConfig) -> Sample:
+    rng = np.random.default_rng(0)
+    feeds: list[Feed] = []
+    for _ in range(GENERATED_ROWS):
+        if preprocessing.image is not None:
+            shape = (1, 3, preprocessing.image.height, preprocessing.image.width)
+            feeds.append({"pixel_values": rng.normal(size=shape).astype(np.float32)})
+            continue
+        assert preprocessing.tokenizer is not None
+        assert config.max_length is not None
+        words = rng.integers(0, preprocessing.tokenizer.get_vocab_size(), rng.integers(0, config.max_length - 1))
+        ids = preprocessing.tokenizer.encode("").ids
+        row = np.array([[*ids[:1], *words, *ids[1:]]], dtype=np.int64)
+        feeds.append({"input_ids": row, "attention_mask": np.ones_like(row)})
+    return Sample("generated", feeds, None, [])
+
+
+def _feeds(features: Any) -> Iterator[Feed]:
+    """One unpadded row at a time."""
+    for i in range(len(features)):
+        if isinstance(features, TextFeatures):
+            row = features.input_ids[i][None].astype(np.int64)
+            yield {"input_ids": row, "attention_mask": np.ones_like(row)}
+        else:
+            yield {"pixel_values": features[i]["pixel_values"][None]}
+
+
+def _preprocessing_fields(config: RationaleConfig) -> dict[str, Any]:
+    if config.image is not None:
+        return {"image": config.image}
+    return {
+        "text": {
+            "max_length": config.max_length,
+            "special_token_ids": config.special_token_ids,
+            "pad_token_id": config.pad_token_id,
+        }
+    }
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

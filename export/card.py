@@ -1,0 +1,58 @@
+"""The model card that goes with every bundle."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["model_card"]
+
+
+def model_card(manifest: dict[str, Any], training: dict[str, Any]) -> str:
+    """Markdown: what the model is, how to run it, what was measured and checked.
+
+    Args:
+        manifest: the manifest's fields.
+        training: the run's `training.json`.
+    """
+    is_text = "text" in manifest
+    metrics, parity = manifest["metrics"], manifest["parity"]
+    recipe = training.get("recipe", {})
+    given = '"An absolute delight."' if is_text else "photo.png"
+    rows = [
+        ("Accuracy on dev data", _share(metrics.get("accuracy"))),
+        ("Rationale ratio on dev data", _share(metrics.get("rationale_ratio"))),
+        ("Accuracy on random masks of that ratio", _share(metrics.get("random_mask_accuracy"))),
+        ("Mask positions that differ from the trained model", f"{parity['mask_differences']} of {parity['positions']}"),
+        ("Largest difference of logits", f"{parity['largest_logit_difference']:.1e}"),
+    ]
+    if manifest["quantization"]:
+        rows.append(("Features on which int8 and fp32 masks agree", _share(manifest["quantization"]["mask_agreement"])))
+        rows.append(("Labels on which int8 and fp32 agree", _share(manifest["quantization"]["label_agreement"])))
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows if value)
+    return f"""# {"Text" if is_text else "Image"} classifier that shows its rationale
+
+Selects a few {"words" if is_text else "patches"} (about {manifest["target_ratio"]:.0%}), then decides from those alone.
+Labels: {", ".join(manifest["labels"])}.
+Trained by `{manifest["method"]}` on `{recipe.get("data", {}).get("spec", "unknown data")}`, precision {manifest["precision"]}.
+
+## Run it
+
+    pip install "rekd-edge{"" if is_text else "[image]"}"
+    rekd-edge predict . {given}
+
+or with any ONNX Runtime: `model.onnx` takes {", ".join(f"`{io['name']}`" for io in manifest["graph"]["inputs"])} and gives
+`logits`, `rationale_mask` and `selection_margin`; preprocessing is described by
+{"`tokenizer.json`" if is_text else "`image` in `manifest.json`"}.
+
+## Measured
+
+| what | value |
+|---|---|
+{table}
+
+The rationale is what the predictor saw; it is not a statement that a person would give the same reasons.
+"""
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.1%}"

@@ -1,0 +1,333 @@
+"""What a predictor may see, and that nothing else about a batch matters."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from rekd_edge.errors import InputError
+from rekd_edge.modeling import RationaleModel
+from rekd_edge.modeling.selection import NEVER_SELECTED
+
+Make = Callable[..., RationaleModel]
+Batch = Callable[..., dict[str, Tensor]]
+
+every_family = pytest.mark.parametrize("family", ["bert", "roberta", "vit"])
+text_family = pytest.mark.parametrize("family", ["bert", "roberta"])
+every_mode = pytest.mark.parametrize("mask_mode", ["zero", "drop"])
+
+
+def inputs_of(batch: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
+    return batch.get("input_ids", batch.get("pixel_values")), batch.get("attention_mask")
+
+
+def some_mask(model: RationaleModel, batch: dict[str, Tensor]) -> Tensor:
+    """Every other feature, the first word of a text among them."""
+    feature, _ = model.feature_positions(*inputs_of(batch))
+    return feature & (torch.arange(feature.shape[1]) % 2 == 1)
+
+
+def with_noise_where(batch: dict[str, Tensor], chosen: Tensor) -> dict[str, Tensor]:
+    """Other words or other pixels at the chosen features."""
+    if "input_ids" in batch:
+        return {**batch, "input_ids": torch.where(chosen, (batch["input_ids"] - 4 + 7) % 46 + 4, batch["input_ids"])}
+    patches = chosen.view(-1, 1, 3, 3).repeat_interleave(4, dim=2).repeat_interleave(4, dim=3)
+    return {"pixel_values": batch["pixel_values"] + 3.0 * patches}
+
+
+@every_family
+@every_mode
+@torch.no_grad()
+def test_only_selected_features_influence_the_logits(
+    family: str, mask_mode: str, make_model: Make, make_batch: Batch
+) -> None:
+    model, batch = make_model(family, mask_mode), make_batch(family)
+    mask = some_mask(model, batch)
+    feature, _ = model.feature_positions(*inputs_of(batch))
+    logits = model.classify(*inputs_of(batch), mask)
+    unselected = with_noise_where(batch, feature & ~mask)
+    selected = with_noise_where(batch, mask)
+    assert torch.equal(model.classify(*inputs_of(unselected), mask), logits)
+    assert (model.classify(*inputs_of(selected), mask) - logits).abs().amax(dim=1).min() > 1e-2
+
+
+@every_family
+@torch.no_grad()
+def test_running_the_rationale_alone_equals_hiding_the_rest_from_attention(
+    family: str, make_model: Make, make_batch: Batch
+) -> None:
+    model, batch = make_model(family, "drop"), make_batch(family)
+    mask = some_mask(model, batch)
+    gathered = model.classify(*inputs_of(batch), mask)
+    model.train()  # weights attention by the mask at full length; all dropout is 0
+    torch.testing.assert_close(model.classify(*inputs_of(batch), mask.float()), gathered, atol=1e-5, rtol=0)
+
+
+@every_family
+def test_dropping_gives_unselected_features_the_gradient_of_attention_weighted_by_the_mask(
+    family: str, make_model: Make, make_batch: Batch
+) -> None:
+    model, batch = make_model(family, "drop").double().train(), make_batch(family)
+    inputs, attention_mask = inputs_of(batch)
+    inputs = inputs.double() if family == "vit" else inputs
+    bias = None if attention_mask is None else (1.0 - attention_mask[:, None, None, :].double()) * -1e30
+    feature, special = model.feature_positions(inputs, attention_mask)
+    place = torch.argwhere(feature & ~some_mask(model, batch))[0]
+    visible = (some_mask(model, batch) | special).double().requires_grad_()
+
+    def loss(seen: Tensor) -> Tensor:
+        return model.predictor(inputs, seen, bias)[:, 0].sum()
+
+    loss(visible).backward()
+    nudged = visible.detach().clone()
+    nudged[tuple(place)] = 1e-6
+    with torch.no_grad():
+        difference = (loss(nudged) - loss(visible)) / 1e-6
+    torch.testing.assert_close(visible.grad[tuple(place)], difference, rtol=1e-3, atol=1e-6)
+    assert difference.abs() > 1e-4
+
+
+@every_family
+@every_mode
+@torch.no_grad()
+def test_a_row_does_not_depend_on_its_batch_or_its_padding(
+    family: str, mask_mode: str, make_model: Make, make_batch: Batch
+) -> None:
+    model = make_model(family, mask_mode)
+    lengths = (12, 5, 3, 2)
+    together = model(**make_batch(family, lengths, width=17))
+    for row, length in enumerate(lengths):
+        alone = {name: values[row : row + 1] for name, values in make_batch(family, lengths).items()}
+        if family != "vit":
+            alone = {name: values[:, :length] for name, values in alone.items()}
+        output = model(**alone)
+        width = output.mask.shape[1]
+        assert torch.equal(output.mask[0], together.mask[row, :width])
+        assert not together.mask[row, width:].any()
+        torch.testing.assert_close(output.margin[0], together.margin[row, :width], atol=2e-6, rtol=1e-6)
+        torch.testing.assert_close(output.logits[0], together.logits[row], atol=2e-6, rtol=1e-6)
+
+
+@text_family
+@every_mode
+@torch.no_grad()
+def test_rows_without_features_select_nothing_and_have_finite_logits(
+    family: str, mask_mode: str, make_model: Make, make_batch: Batch
+) -> None:
+    model = make_model(family, mask_mode)
+    for lengths in [(0, 2, 6), (0,), (2,)]:
+        output = model(**make_batch(family, lengths))
+        assert output.logits.isfinite().all()
+        assert output.mask.sum(dim=1).tolist()[: lengths.count(0) + lengths.count(2)] == [0] * min(len(lengths), 2)
+        assert (output.margin[~output.feature] == NEVER_SELECTED).all()
+
+
+@every_family
+@torch.no_grad()
+def test_cls_selects_every_feature(family: str, make_model: Make, make_batch: Batch) -> None:
+    model, batch = make_model(family, method="cls"), make_batch(family)
+    for training in (False, True):
+        output = model.train(training)(**batch)
+        assert torch.equal(output.mask, output.feature)
+        assert torch.equal(output.margin > 0, output.feature)
+        assert output.margin.isfinite().all()
+        assert output.selection_logits is None
+    if family != "vit":
+        assert output.feature.sum(dim=1).tolist() == [7, 3, 1]  # class and separator tokens are none
+
+
+@text_family
+@every_mode
+@torch.no_grad()
+def test_predictor_always_sees_special_tokens_and_never_padding(
+    family: str, mask_mode: str, make_model: Make, make_batch: Batch
+) -> None:
+    model, batch = make_model(family, mask_mode), make_batch(family)
+    mask = some_mask(model, batch)
+    table = model.predictor.encoder.backbone.embeddings.word_embeddings.weight
+    logits = model.classify(*inputs_of(batch), mask)
+    other = torch.randn(table.shape[1], generator=torch.Generator().manual_seed(0))
+    table[model.config.pad_token_id] += other
+    assert torch.equal(model.classify(*inputs_of(batch), mask), logits)
+    for special in model.config.special_token_ids:
+        kept = table[special].clone()
+        table[special] += other
+        assert (model.classify(*inputs_of(batch), mask) - logits).abs().amax(dim=1).min() > 1e-3
+        table[special] = kept
+
+
+@text_family
+@torch.no_grad()
+def test_training_samples_features_alone_unless_all_positions_count(
+    family: str, make_model: Make, make_batch: Batch
+) -> None:
+    batch = make_batch(family, (4,) * 200, width=8)
+    ours = make_model(family).train()(**batch)
+    published = make_model(family, count_all_positions=True).train()(**batch)
+    assert not (ours.mask * ~ours.feature).any()
+    assert (ours.mask[ours.feature] == 1).any()
+    sampled = published.mask.sum(dim=0)
+    assert sampled[0] > 0  # the class token
+    assert sampled[4:].min() > 0  # padding
+    evaluated = make_model(family, count_all_positions=True)(**batch)
+    assert not (evaluated.mask & ~evaluated.feature).any()
+
+
+@every_family
+@torch.no_grad()
+def test_training_masks_come_from_the_noise_and_temperature_given(
+    family: str, make_model: Make, make_batch: Batch
+) -> None:
+    model, batch = make_model(family).train(), make_batch(family)
+    logits = model(**batch).selection_logits
+    noise = 3 * torch.randn(logits.shape, generator=torch.Generator().manual_seed(3))
+    output = model(**batch, noise=noise, temperature=0.5)
+    scaled = ((logits + noise) / 0.5).double().numpy()
+    soft = np.exp(scaled[..., 1]) / np.exp(scaled).sum(axis=-1)
+    np.testing.assert_allclose(output.log_selection[..., 1].exp().numpy(), soft, atol=1e-5)
+    assert np.array_equal(output.mask.numpy(), (soft > 0.5) & output.feature.numpy())
+
+
+@torch.no_grad()
+def test_calibrated_bias_moves_every_margin(make_model: Make, make_batch: Batch) -> None:
+    model, batch = make_model("bert"), make_batch("bert")
+    before = model(**batch)
+    model.config.margin_bias = 100.0
+    after = model(**batch)
+    assert torch.equal(after.mask, after.feature)
+    torch.testing.assert_close(after.margin[after.feature], before.margin[before.feature] + 100.0)
+
+
+@torch.no_grad()
+def test_control_classifies_from_random_masks_of_the_target_ratio(make_model: Make, make_batch: Batch) -> None:
+    model, batch = make_model("bert", method="control"), make_batch("bert", (12,) * 40)
+    assert model(**batch).mask.sum(dim=1).tolist() == [3] * 40  # 0.3 of 10 features
+    assert model(**batch, random_ratio=0.5).mask.sum(dim=1).tolist() == [5] * 40
+    assert not torch.equal(model(**batch).mask, model(**batch).mask)
+
+
+@every_family
+@every_mode
+@torch.no_grad()
+def test_saved_model_says_the_same_when_loaded(
+    family: str, mask_mode: str, make_model: Make, make_batch: Batch, tmp_path: Path
+) -> None:
+    model, batch = make_model(family, mask_mode, margin_bias=0.25), make_batch(family)
+    model.save_pretrained(tmp_path)
+    loaded = RationaleModel.from_pretrained(tmp_path)
+    assert not loaded.training
+    assert loaded.config.margin_bias == 0.25
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
+    for ours, theirs in zip(model(**batch), loaded(**batch), strict=True):
+        assert ours is theirs is None or torch.equal(ours, theirs)
+
+
+LAYER_NAMES = {
+    "bert": [
+        "attention.self.query",
+        "attention.self.key",
+        "attention.self.value",
+        "attention.output.dense",
+        "attention.output.LayerNorm",
+        "intermediate.dense",
+        "output.dense",
+        "output.LayerNorm",
+    ],
+    "vit": [
+        "attention.attention.query",
+        "attention.attention.key",
+        "attention.attention.value",
+        "attention.output.dense",
+        "intermediate.dense",
+        "output.dense",
+        "layernorm_before",
+        "layernorm_after",
+    ],
+}
+
+
+@pytest.mark.parametrize("family", ["bert", "vit"])
+def test_checkpoints_carry_the_names_of_the_hub_whatever_transformers_calls_them(
+    family: str, make_model: Make, tmp_path: Path
+) -> None:
+    make_model(family).save_pretrained(tmp_path)
+    names = {name for name in load_file(tmp_path / "model.safetensors") if ".layer." in name}
+    assert names == {
+        f"{tower}.encoder.backbone.encoder.layer.{layer}.{module}.{part}"
+        for tower, layers in (("predictor", 2), ("generator", 1))
+        for layer in range(layers)
+        for module in LAYER_NAMES[family]
+        for part in ("weight", "bias")
+    }
+
+
+def damage_nan(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    weights["predictor.classifier.1.bias"][1] = torch.nan
+    save_file(weights, folder / "model.safetensors")
+
+
+def damage_truncated(folder: Path) -> None:
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def damage_missing(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+
+
+def damage_geometry(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config["labels"].append("d")
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def damage_names(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    save_file({f"model.{name}": weight for name, weight in weights.items()}, folder / "model.safetensors")
+
+
+def damage_config(folder: Path) -> None:
+    (folder / "config.json").write_text('{"model_type": "bert", "hidden_size": 32}')
+
+
+def damage_json(folder: Path) -> None:
+    (folder / "config.json").write_text('{"task": ')
+
+
+def damage_list(folder: Path) -> None:
+    (folder / "config.json").write_text("[]")
+
+
+def damage_no_config(folder: Path) -> None:
+    (folder / "config.json").unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (damage_nan, "NaN"),
+        (damage_truncated, "damaged"),
+        (damage_missing, "missing"),
+        (damage_geometry, "does not fit"),
+        (damage_names, "does not fit"),
+        (damage_config, "was not written by rekd-edge"),
+        (damage_json, "was not written by rekd-edge"),
+        (damage_list, "was not written by rekd-edge"),
+        (damage_no_config, "not a finished run"),
+    ],
+)
+def test_damaged_run_is_one_clear_error(
+    damage: Callable[[Path], None], words: str, make_model: Make, tmp_path: Path
+) -> None:
+    make_model("bert").save_pretrained(tmp_path)
+    damage(tmp_path)
+    with pytest.raises(InputError, match=words):
+        RationaleModel.from_pretrained(tmp_path)

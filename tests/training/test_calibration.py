@@ -1,0 +1,69 @@
+"""The calibrated bias against every threshold there is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rekd_edge.modeling.selection import deterministic_mask
+from rekd_edge.training.calibration import calibrated_bias
+
+
+def ratio_at(margins: list[np.ndarray], bias: float, length: int | None = None) -> float:
+    """Mean |M| / L under the model's own rule, in float32."""
+    ratios = []
+    for margin in margins:
+        moved = torch.from_numpy(margin)[None] + bias
+        mask = deterministic_mask(moved, torch.ones_like(moved, dtype=torch.bool))
+        ratios.append(mask.sum().item() / (length or len(margin)))
+    return float(np.mean(ratios))
+
+
+def every_attainable_ratio(margins: list[np.ndarray], length: int | None = None) -> list[float]:
+    """Between each two neighbouring margins, below all and above all."""
+    values = np.unique(np.concatenate(margins)).astype(np.float64)
+    thresholds = [values[0] - 1, *((values[1:] + values[:-1]) / 2), values[-1] + 1]
+    return [ratio_at(margins, -threshold, length) for threshold in thresholds]
+
+
+# quarters, so that ties within and between examples are common and sums exact
+quarters = st.integers(-12, 12).map(lambda n: n / 4)
+margin_lists = st.lists(st.lists(quarters, min_size=1, max_size=8), min_size=1, max_size=6).map(
+    lambda rows: [np.array(row, np.float32) for row in rows]
+)
+
+
+@given(margin_lists, st.floats(0.01, 1.0), st.sampled_from([None, 12]))
+def test_calibrated_ratio_is_the_closest_that_any_threshold_attains(
+    margins: list[np.ndarray], target: float, length: int | None
+) -> None:
+    reached = ratio_at(margins, calibrated_bias(margins, target, length), length)
+    best = min(abs(ratio - target) for ratio in every_attainable_ratio(margins, length))
+    assert abs(reached - target) == pytest.approx(best, abs=1e-9)
+
+
+@given(margin_lists, st.floats(0.01, 1.0))
+def test_bias_lies_midway_between_two_neighbouring_margins(margins: list[np.ndarray], target: float) -> None:
+    threshold = -calibrated_bias(margins, target)
+    values = np.unique(np.concatenate(margins)).astype(np.float64)
+    below, above = values[values < threshold], values[values > threshold]
+    if ratio_at(margins, -threshold) > ratio_at(margins, -values[-1] - 1) and len(below) and len(above):
+        assert threshold == pytest.approx((below[-1] + above[0]) / 2)
+
+
+def test_calibration_reaches_the_target_on_plenty_of_data() -> None:
+    random = np.random.default_rng(0)
+    margins = [random.normal(-4, 1, random.integers(20, 60)).astype(np.float32) for _ in range(200)]
+    assert ratio_at(margins, 0.0) < 0.05
+    assert ratio_at(margins, calibrated_bias(margins, 0.1)) == pytest.approx(0.1, abs=1e-3)
+
+
+def test_calibration_by_hand() -> None:
+    margins = [np.array([3.0, 1.0, -1.0, -5.0], np.float32)]
+    assert calibrated_bias(margins, 0.5) == 0.0  # between 1 and -1
+    assert calibrated_bias(margins, 0.75) == 3.0  # between -1 and -5
+    assert calibrated_bias([], 0.1) == 0.0
+    assert calibrated_bias([np.array([], np.float32)], 0.1) == 0.0
