@@ -11,9 +11,6 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-
-from rekd_edge.data import DataSettings, TextFeatures, load_data
-from rekd_edge.errors import FailureError, InputError
 from rekd_edge.export.card import model_card
 from rekd_edge.export.graph import export_graph, graph_io
 from rekd_edge.export.parity import (
@@ -26,6 +23,9 @@ from rekd_edge.export.parity import (
     torch_answers,
 )
 from rekd_edge.export.quantization import quantize
+
+from rekd_edge.data import DataSettings, TextFeatures, load_data
+from rekd_edge.errors import FailureError, InputError
 from rekd_edge.modeling import RationaleConfig, RationaleModel
 from rekd_edge.progress import say, steps
 from rekd_edge.runtime.bundle import LAYOUT, write_manifest
@@ -112,7 +112,9 @@ def export_bundle(
             )
         step(4, 4)
         if failures and not force:
-            raise FailureError(f"The bundle failed its check: {'; '.join(failures)}. Nothing was written (see --force).")
+            raise FailureError(
+                f"The bundle failed its check: {'; '.join(failures)}. Nothing was written (see --force)."
+            )
         preprocessing.save(staging)
         (staging / "preprocessor_config.json").unlink(missing_ok=True)  # the manifest holds it
         fields = {
@@ -158,7 +160,7 @@ def _check_int8(path: Path, sample: Sample, reference: Answers, pad_id: int) -> 
     if sample.labels is not None:
         for name, side in (("accuracy_fp32", reference), ("accuracy_int8", answers)):
             measured[name] = float((side.logits.argmax(axis=1) == sample.labels).mean())
-    failures = []
+    failures: list[str] = []
     if sample.labels is None:  # generated inputs lie anywhere; they say nothing about agreement on real ones
         return measured, failures
     if found.mask_agreement < MASK_AGREEMENT:
@@ -197,9 +199,7 @@ def _data_sample(preprocessing: Preprocessing, config: RationaleConfig, spec: st
     train = data.split("train")
     chosen = np.random.default_rng(0).permutation(len(train))[:CALIBRATION_ROWS]
     calibrate = preprocessing.features(train.select(sorted(chosen.tolist())))
-    return Sample(
-        "validation", list(_feeds(preprocessing.features(verify))), verify.labels, list(_feeds(calibrate))
-    )
+    return Sample("validation", list(_feeds(preprocessing.features(verify))), verify.labels, list(_feeds(calibrate)))
 
 
 def _generated_sample(preprocessing: Preprocessing, config: RationaleConfig) -> Sample:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 __all__ = ["model_card"]
@@ -16,7 +17,9 @@ def model_card(manifest: dict[str, Any], training: dict[str, Any]) -> str:
     """
     is_text = "text" in manifest
     metrics, parity = manifest["metrics"], manifest["parity"]
-    recipe = training.get("recipe", {})
+    source = Path(training.get("recipe", {}).get("data", {}).get("spec", "unknown data")).name
+    inputs = ", ".join(f"`{io['name']}`" for io in manifest["graph"]["inputs"])
+    described = "`tokenizer.json`" if is_text else "`image` in `manifest.json`"
     given = '"An absolute delight."' if is_text else "photo.png"
     rows = [
         ("Accuracy on dev data", _share(metrics.get("accuracy"))),
@@ -33,16 +36,15 @@ def model_card(manifest: dict[str, Any], training: dict[str, Any]) -> str:
 
 Selects a few {"words" if is_text else "patches"} (about {manifest["target_ratio"]:.0%}), then decides from those alone.
 Labels: {", ".join(manifest["labels"])}.
-Trained by `{manifest["method"]}` on `{recipe.get("data", {}).get("spec", "unknown data")}`, precision {manifest["precision"]}.
+Trained by `{manifest["method"]}` on `{source}`, precision {manifest["precision"]}.
 
 ## Run it
 
     pip install "rekd-edge{"" if is_text else "[image]"}"
     rekd-edge predict . {given}
 
-or with any ONNX Runtime: `model.onnx` takes {", ".join(f"`{io['name']}`" for io in manifest["graph"]["inputs"])} and gives
-`logits`, `rationale_mask` and `selection_margin`; preprocessing is described by
-{"`tokenizer.json`" if is_text else "`image` in `manifest.json`"}.
+or with any ONNX Runtime: `model.onnx` takes {inputs} and gives `logits`,
+`rationale_mask` and `selection_margin`; preprocessing is described by {described}.
 
 ## Measured
 

@@ -403,7 +403,11 @@ def _product(
     bias: FloatArray | None,
 ) -> list[NodeProto]:
     """`(quantised - zero) @ values * scale + bias`."""
-    weight, scales, offset = writer.constant(output, values), writer.constant(output, scale), writer.scalar(np.uint8(zero))
+    weight, scales, offset = (
+        writer.constant(output, values),
+        writer.constant(output, scale),
+        writer.scalar(np.uint8(zero)),
+    )
     if writer.scheme.fused:
         inputs = [quantised, weight, writer.scalar(np.float32(1)), scales, offset]
         inputs += [] if bias is None else ["", writer.constant(output, bias)]

@@ -28,6 +28,7 @@ app = typer.Typer(
 )
 
 PREDICT_CHUNK = 64
+BENCH_INPUTS = 64
 UsageError: type[Exception] = typer.BadParameter.__base__  # type: ignore[assignment]
 """Wrong usage, as typer raises it: click's own before typer 0.26, a copy inside typer since."""
 
@@ -95,7 +96,9 @@ def train(
     layers: Annotated[int | None, typer.Option(help="Keep the predictor's first K layers.")] = None,
     generator_layers: Annotated[int | None, typer.Option(help="Keep the generator's first K layers.")] = None,
     teacher: Annotated[str | None, typer.Option(metavar="RUN", help="The run to distil from (rekd).")] = None,
-    config: Annotated[str | None, typer.Option(metavar="RECIPE", help="A YAML recipe, or a shipped one's name.")] = None,
+    config: Annotated[
+        str | None, typer.Option(metavar="RECIPE", help="A YAML recipe, or a shipped one's name.")
+    ] = None,
     settings: Settings = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights, order and noise.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in RUN.")] = False,
@@ -133,7 +136,9 @@ def export(
     output: Annotated[Path, typer.Option(metavar="BUNDLE", help="A new folder for the bundle.")],
     precision: Annotated[Precision, typer.Option(help="Number format.")] = Precision.FP32,
     target: Annotated[Target, typer.Option(help="Where it will run.")] = Target.CPU,
-    calibration_data: Annotated[str | None, typer.Option(metavar="SPEC", help="Data to calibrate and verify on.")] = None,
+    calibration_data: Annotated[
+        str | None, typer.Option(metavar="SPEC", help="Data to calibrate and verify on.")
+    ] = None,
     isa: Annotated[Isa, typer.Option(help="Instruction set for int8 on a CPU.")] = Isa.AUTO,
     force: Annotated[bool, typer.Option("--force", help="Write the bundle even if its check fails.")] = False,
     settings: Settings = None,
@@ -162,13 +167,17 @@ def export(
 @app.command()
 def predict(
     bundle: BundlePath,
-    inputs: Annotated[list[str] | None, typer.Argument(metavar="[INPUT]...", help="Texts, image files, or '-'.")] = None,
+    inputs: Annotated[
+        list[str] | None, typer.Argument(metavar="[INPUT]...", help="Texts, image files, or '-'.")
+    ] = None,
     png: Annotated[Path | None, typer.Option(help="Write the image with its rationale (one image).")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Label texts or images and show the words or patches that the label rests on."""
     if not inputs:
-        raise InputError("Nothing to predict: give texts or image files, or '-' for one text per line on standard input.")
+        raise InputError(
+            "Nothing to predict: give texts or image files, or '-' for one text per line on standard input."
+        )
     from rekd_edge.runtime import Rationalizer
 
     rationalizer = Rationalizer.load(bundle)
@@ -209,7 +218,9 @@ def evaluate(
 @app.command()
 def bench(
     bundle: BundlePath,
-    data: Annotated[str | None, typer.Option(metavar="SPEC", help="Measure on its test inputs; random ones else.")] = None,
+    data: Annotated[
+        str | None, typer.Option(metavar="SPEC", help="Measure on its test inputs; random ones else.")
+    ] = None,
     threads: Annotated[int | None, typer.Option(help="Threads; all cores by default.")] = None,
     baseline: Annotated[list[Path] | None, typer.Option(help="A bundle or Optimum folder to compare with.")] = None,
     batch_size: Annotated[int, typer.Option(help="Rows a run.")] = 1,
@@ -227,7 +238,8 @@ def bench(
         from rekd_edge.data import load_data
 
         source = load_data(data, _data_settings(settings))
-        sample = list(source.split("test" if "test" in source.splits else "validation").inputs[:64])
+        split = source.split("test" if "test" in source.splits else "validation")
+        sample = list(split.select(range(min(BENCH_INPUTS, len(split)))).inputs)
     with steps("bench") as step:
         report = run_benchmark(
             bundle,

@@ -118,14 +118,18 @@ def load_backbone(
     if image_size is not None and hasattr(wanted, "image_size"):
         wanted.image_size = image_size
     if max_length is not None and hasattr(wanted, "max_position_embeddings"):
-        first = wanted.pad_token_id + 1 if wanted.model_type == "roberta" else 0  # RoBERTa counts from after its padding
+        # RoBERTa counts positions from after its padding id
+        first = 1 + int(wanted.pad_token_id or 0) if wanted.model_type == "roberta" else 0
         wanted.max_position_embeddings = max(wanted.max_position_embeddings, max_length + first)
     if not _has_weights(name):
         if vocabulary is not None:
             wanted.vocab_size = vocabulary
         return backbone_from_config(wanted)
-    if vocabulary is not None and vocabulary > wanted.vocab_size:
-        raise InputError(f"The tokenizer of {name} has {vocabulary} entries, its weights {wanted.vocab_size}; mend it.")
+    if vocabulary is not None and vocabulary > getattr(wanted, "vocab_size", 0):
+        raise InputError(
+            f"The tokenizer of {name} has {vocabulary} entries, its weights {wanted.vocab_size}; "
+            "use the tokenizer that it was pretrained with."
+        )
     backbone = backbone_from_config(wanted)
     source_config = copy.deepcopy(pretrained)
     source_config.num_hidden_layers = wanted.num_hidden_layers
@@ -169,7 +173,9 @@ def backbone_tokenizer(name: str) -> Tokenizer | None:
     try:
         return AutoTokenizer.from_pretrained(name, use_fast=True).backend_tokenizer
     except (OSError, ValueError, AttributeError) as error:
-        raise InputError(f"{name!r} has no fast tokenizer ({_first_line(error)}); use one with a tokenizer.json.") from error
+        raise InputError(
+            f"{name!r} has no fast tokenizer ({_first_line(error)}); use one with a tokenizer.json."
+        ) from error
 
 
 def backbone_image_settings(name: str, config: PretrainedConfig, image_size: int | None) -> ImageSettings:
@@ -243,4 +249,3 @@ def _without_load_report() -> Iterator[None]:
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
-

@@ -12,6 +12,7 @@ Adding a family means one subclass and one entry in `FAMILIES`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,10 +27,11 @@ __all__ = ["Encoder", "build_encoder", "encoder_from_backbone"]
 class Encoder(nn.Module, ABC):
     """One encoder; `prefix` positions stand before the first feature (the class token of a ViT)."""
 
+    backbone: Any
     task: str
     prefix: int = 0
     renamed: tuple[tuple[str, str], ...] = ()
-    """(name in transformers 5, name in checkpoints) where transformers renamed modules; checkpoints keep the hub's names."""
+    """(name in transformers 5, name in checkpoints) where they differ; checkpoints keep the hub's names."""
 
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
@@ -127,17 +129,16 @@ FAMILIES: dict[str, type[Encoder]] = {"bert": BertEncoder, "roberta": BertEncode
 """Encoder families by the `model_type` of their Hugging Face configuration."""
 
 
-def encoder_from_backbone(backbone: nn.Module) -> Encoder:
+def encoder_from_backbone(backbone: Any) -> Encoder:
     """Wrap a loaded backbone.
 
     Raises:
         InputError: the family is not known.
     """
-    family = FAMILIES.get(backbone.config.model_type)
+    model_type = str(backbone.config.model_type)
+    family = FAMILIES.get(model_type)
     if family is None:
-        raise InputError(
-            f"Encoders of the family {backbone.config.model_type!r} are not known; choose one of {', '.join(FAMILIES)}."
-        )
+        raise InputError(f"Encoders of the family {model_type!r} are not known; choose one of {', '.join(FAMILIES)}.")
     return family(backbone)
 
 

@@ -1,4 +1,4 @@
-"""The rationale model: a generator selects features, a predictor decides from those alone (arXiv 2601.22531, section 2)."""
+"""The rationale model: a generator selects, a predictor decides from that alone (arXiv 2601.22531, section 2)."""
 
 from __future__ import annotations
 
@@ -123,6 +123,7 @@ class RationaleModel(nn.Module):
         self.config = config
         self.generator = None if generator is None else Generator(generator, config.head_hidden, config.head_dropout)
         self.predictor = Predictor(predictor, len(config.labels), config.head_dropout, config.mask_mode)
+        self.special_token_ids: Tensor
         special = torch.tensor(config.special_token_ids, dtype=torch.long)
         self.register_buffer("special_token_ids", special, persistent=False)
 
@@ -191,7 +192,7 @@ class RationaleModel(nn.Module):
             feature = torch.ones(inputs.shape[0], patches, dtype=torch.bool, device=inputs.device)
             return feature, torch.zeros_like(feature)
         real = attention_mask == 1
-        special = (inputs[..., None] == self.special_token_ids).any(dim=-1) & real
+        special = (inputs[..., None] == self.special_token_ids).any(dim=-1) & real  # isin has no ONNX form
         return real & ~special, special
 
     @property
@@ -258,9 +259,10 @@ def _padding_bias(attention_mask: Tensor | None) -> Tensor | None:
 
 
 def _drop_bias(visible: Tensor, bias: Tensor | None) -> Tensor:
-    """Attention bias log(M) that excludes invisible positions: A_ij ∝ exp(s_ij) M_j (DynamicViT, arXiv 2106.02034, eq. 11).
+    """Attention bias log(M) that excludes invisible positions: A_ij ∝ exp(s_ij) M_j.
 
-    `LEAK` keeps the derivative 1 / M_j finite, so a dropped feature's mask still gets the gradient exp(s_ij) / Σ.
+    This is equation 11 of DynamicViT (arXiv 2106.02034). `LEAK` keeps the derivative 1 / M_j finite, so that the mask
+    of a dropped feature still gets the gradient exp(s_ij) / Σ.
     """
     dropped = torch.log(visible + LEAK)[:, None, None, :]
     return dropped if bias is None else dropped + bias

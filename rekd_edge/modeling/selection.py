@@ -20,7 +20,7 @@ NEVER_SELECTED = torch.finfo(torch.float32).min
 
 
 def gumbel_noise(like: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Draw G = -ln(-ln U), U ~ Uniform(0, 1), in the shape of `like`, always in float32 (note 1 of arXiv 2601.22531)."""
+    """Draw G = -ln(-ln U), U ~ Uniform(0, 1), float32 in the shape of `like` (arXiv 2601.22531, note 1)."""
     uniform = torch.rand(like.shape, device=like.device, dtype=torch.float32, generator=generator)
     tiny = torch.finfo(torch.float32).tiny
     exponential = -torch.log(uniform.clamp(min=tiny))

@@ -6,26 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["calibrated_bias", "select_by_margin"]
-
-
-def select_by_margin(margins: Sequence[np.ndarray], bias: float) -> list[np.ndarray]:
-    """The deterministic rule on margins without padding: selected iff margin + bias > 0, else the first largest.
-
-    Args:
-        margins: one float array [features] an example.
-        bias: added to every margin, in float32 as the model adds it.
-
-    Returns:
-        One bool array [features] an example.
-    """
-    masks = []
-    for margin in margins:
-        mask = np.asarray(margin, np.float32) + np.float32(bias) > 0
-        if len(mask) and not mask.any():
-            mask[np.argmax(margin)] = True
-        masks.append(mask)
-    return masks
+__all__ = ["calibrated_bias"]
 
 
 def calibrated_bias(margins: Sequence[np.ndarray], target_ratio: float, length: int | None = None) -> float:

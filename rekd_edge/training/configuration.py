@@ -27,6 +27,17 @@ _CHOICES = {
     "precision": ("auto", "fp32", "bf16"),
     "freeze_embeddings": ("none", "generator", "all"),
 }
+_COUNTS = (
+    "layers",
+    "generator_layers",
+    "temperature_refresh",
+    "epochs",
+    "control_epochs",
+    "early_stopping",
+    "batch_size",
+    "gradient_accumulation",
+    "log_steps",
+)
 _PAPER: dict[str, dict[str, Any]] = {
     "text": {"target_ratio": 0.10, "lambda_select": 1e-4, "weight_decay": 0.0, "head_dropout": 0.5},
     "image": {"target_ratio": 0.15, "lambda_select": 1e-2, "weight_decay": 1e-3, "head_dropout": 0.1},
@@ -76,7 +87,7 @@ class TrainingConfig:
     gumbel_noise: str = "independent"
     """Noise of teacher and student in equation 7: `independent` draws or one `shared` draw."""
     teacher_mask: str = "own"
-    """What the teacher's predictor sees in equation 8: its `own` rationale (paper) or the `student`'s (published code)."""
+    """What the teacher's predictor sees in equation 8: its `own` rationale (paper) or the `student`'s (code)."""
     allow_weak_teacher: bool = False
     """Distil even from a teacher that is no better than its random-mask control, or that has none."""
 
@@ -126,8 +137,9 @@ class TrainingConfig:
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise InputError(f"{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}.")
-        for name in ("epochs", "batch_size", "gradient_accumulation", "temperature_refresh", "control_epochs"):
+        for name in _COUNTS:
             _check(self, name, lambda value: value >= 1, "at least 1")
+        _check(self, "seed", lambda value: 0 <= value < 2**32, f"between 0 and {2**32 - 1}")
         for name in ("learning_rate", "head_learning_rate", "temperature_start", "temperature_end"):
             _check(self, name, lambda value: value > 0, "above 0")
         for name in ("lambda_select", "lambda_r", "weight_decay", "workers", "max_grad_norm"):
@@ -171,7 +183,7 @@ def load_config(recipe: Path | str | None, overrides: dict[str, Any]) -> Trainin
         raise InputError("`data` in a recipe is a mapping, for example {spec: imdb, max_length: 256}.")
     for key, value in overrides.items():
         section, _, name = key.rpartition(".")
-        if section not in ("", "data"):
+        if section not in ("", "data") or key == "data":
             raise InputError(f"Unknown setting {key!r}; settings are a name, or data.NAME.")
         (data if section else fields)[name] = value
     if "spec" in data:
@@ -207,7 +219,7 @@ def _build(target: Any, fields: dict[str, Any], prefix: str) -> Any:
     for name in fields:
         if name not in hints:
             known = ", ".join(prefix + key for key in hints if key != "data")
-            raise InputError(f"Unknown setting {prefix + name!r}; known are {known}.")
+            raise InputError(f"Unknown setting {f'{prefix}{name}'!r}; known are {known}.")
     return target(**{name: _coerce(value, hints[name], prefix + name) for name, value in fields.items()})
 
 

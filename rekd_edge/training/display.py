@@ -35,8 +35,9 @@ class TrainingDisplay(TrainerCallback):
             if "argmax_ratio" in logs:
                 self._note += f"  argmax ratio {logs['argmax_ratio']:.1%}"
 
-    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **kwargs: Any) -> None:
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """One line an epoch."""
+        metrics = kwargs["metrics"]
         say(
             f"{self.title}: epoch {round(state.epoch or 0)}  dev loss {metrics['eval_loss']:.3f}  "
             f"accuracy {metrics['eval_accuracy']:.3f}  rationale ratio {metrics['eval_rationale_ratio']:.1%}"

@@ -136,4 +136,3 @@ def _re_terms(output: RationaleOutput, batch: dict[str, Tensor], context: Contex
         "sampled_ratio": sampled_ratio,
         "argmax_ratio": argmax_ratio,
     }
-

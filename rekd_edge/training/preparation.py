@@ -104,7 +104,7 @@ def prepare_preprocessing(config: TrainingConfig, data: DataSource, teacher: Tea
     if tokenizer is None and teacher is not None:
         tokenizer = Tokenizer.from_file(str(teacher.folder / TOKENIZER_FILE))
     if tokenizer is None:
-        tokenizer = train_tokenizer(list(data.split("train").inputs), TRAINED_VOCABULARY)
+        tokenizer = train_tokenizer([str(text) for text in data.split("train").inputs], TRAINED_VOCABULARY)
     return Preprocessing(limit_tokenizer(tokenizer, config.data.max_length), config.data.max_length)
 
 

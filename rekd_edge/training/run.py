@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -169,9 +168,11 @@ def _given_control(config: TrainingConfig, facts: RationaleConfig) -> Path | Non
     folder = folder / CONTROL if (folder / CONTROL).is_dir() else folder
     control, wanted = RationaleConfig.load(folder), replace(facts, method="control")
     same = ("method", "task", "labels", "predictor", "mask_mode", "target_ratio", "max_length", "image")
-    differing = [name for name in same if _plain(getattr(control, name)) != _plain(getattr(wanted, name))]
+    differing = [name for name in same if not _agree(getattr(control, name), getattr(wanted, name))]
     if differing:
         raise InputError(f"{folder} is no control of this run: {', '.join(differing)} differ; set control=train.")
+    if not (folder / "metrics.json").is_file():
+        raise InputError(f"The control {folder} has no metrics.json; finish its training with --resume.")
     return folder
 
 
@@ -198,14 +199,15 @@ def _trainer(
     _freeze(model, config.freeze_embeddings)
     train_features = preprocessing.features(data.split("train"), augment=config.data.augment)
     dev_features = preprocessing.features(data.split("validation"))
+    collate = preprocessing.collator(pad_to_max_length=config.count_all_positions)
     loaded = None
     if teacher is not None:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         loaded = Teacher(teacher, device, model.config.image)
         if config.teacher_mask == "own" and not config.data.augment:
             # one pass of the teacher instead of one an epoch
-            loader = batches(train_features, preprocessing.collator(), 2 * config.batch_size)
-            train_features.targets = loaded.targets_per_example(loader, device)
+            loader = batches(train_features, collate, 2 * config.batch_size)
+            train_features.targets = loaded.targets_per_example(loader, device, config.count_all_positions)
             loaded = None
     return RationaleTrainer(
         model,
@@ -213,14 +215,15 @@ def _trainer(
         checkpoints,
         train_features,
         dev_features,
-        preprocessing.collator(pad_to_max_length=config.count_all_positions),
+        collate,
         callbacks(config.method),
     )
 
 
 def _freeze(model: RationaleModel, which: str) -> None:
-    frozen = {"none": [], "generator": [model.generator], "all": [model.generator, model.predictor]}[which]
-    for tower in frozen:
+    frozen = {"none": (), "generator": ("generator",), "all": ("generator", "predictor")}[which]
+    for name in frozen:
+        tower = getattr(model, name)
         if tower is not None:
             for module in tower.encoder.embedding_modules():
                 module.requires_grad_(False)
@@ -256,10 +259,10 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def _plain(value: Any) -> Any:
-    """As JSON gives it back; names that transformers adds to a configuration between versions do not count."""
-    value = json.loads(json.dumps(value))
-    if isinstance(value, dict):
-        volatile = ("transformers_version", "_name_or_path", "architectures", "dtype", "torch_dtype")
-        return {key: item for key, item in value.items() if key not in volatile}
-    return value
+def _agree(one: Any, other: Any) -> bool:
+    """Equal as JSON; of two configurations, in what every version of transformers writes."""
+    one, other = json.loads(json.dumps([one, other]))
+    if not isinstance(one, dict) or not isinstance(other, dict):
+        return one == other
+    volatile = {"transformers_version", "_name_or_path", "architectures", "dtype", "torch_dtype"}
+    return all(one[key] == other[key] for key in (one.keys() & other.keys()) - volatile)

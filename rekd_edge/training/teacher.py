@@ -40,7 +40,9 @@ def read_teacher(folder: str, allow_weak: bool) -> TeacherFacts:
         raise InputError(f"The teacher {folder} does not exist; give --teacher the folder of a finished re run.")
     config = RationaleConfig.load(path)
     if config.generator is None:
-        raise InputError(f"The teacher {folder} is a {config.method} run and selects nothing; train it with --method re.")
+        raise InputError(
+            f"The teacher {folder} is a {config.method} run and selects nothing; train it with --method re."
+        )
     metrics_file = path / "metrics.json"
     if not metrics_file.is_file():
         raise InputError(f"The teacher {folder} has no metrics.json; finish its training with --resume.")
@@ -126,7 +128,7 @@ class Teacher:
         if student_mask is None:
             mask = deterministic_mask(self.model.margin(selection), selection.feature)
         else:
-            mask = student_mask.detach()
+            mask = student_mask.detach() * selection.feature  # a student that counts all positions may pick padding
         return selection.logits, self.model.classify(inputs, attention_mask, mask)
 
     def _inputs(self, batch: dict[str, Tensor]) -> Tensor:
@@ -138,14 +140,21 @@ class Teacher:
         mean, std, teacher_mean, teacher_std = self._renormalise
         return (pixels * std + mean - teacher_mean) / teacher_std
 
-    def targets_per_example(self, batches: Any, device: torch.device) -> dict[str, list[np.ndarray]]:
-        """Targets of a whole split, computed once: lists of [tokens or patches, 2] and [classes], in its order."""
+    def targets_per_example(
+        self, batches: Any, device: torch.device, with_padding: bool = False
+    ) -> dict[str, list[np.ndarray]]:
+        """Targets of a whole split, computed once: lists of [tokens or patches, 2] and [classes], in its order.
+
+        `with_padding` keeps the logits of padding positions, which `count_all_positions` distils too.
+        """
         selection: list[np.ndarray] = []
         classes: list[np.ndarray] = []
         for batch in batches:
             batch = {key: value.to(device) for key, value in batch.items()}
             z, q = self.targets(batch)
-            lengths = batch["attention_mask"].sum(dim=1).tolist() if "attention_mask" in batch else [z.shape[1]] * len(z)
+            lengths = [z.shape[1]] * len(z)
+            if "attention_mask" in batch and not with_padding:
+                lengths = batch["attention_mask"].sum(dim=1).tolist()
             selection += [row[:length].cpu().numpy() for row, length in zip(z, lengths, strict=True)]
             classes += list(q.cpu().numpy())
         return {"teacher_selection_logits": selection, "teacher_logits": classes}

@@ -1,4 +1,4 @@
-"""The Hugging Face Trainer with a method's objective, one shared temperature and calibrated deterministic evaluation."""
+"""The Hugging Face Trainer with a method's objective, one temperature and calibrated deterministic evaluation."""
 
 from __future__ import annotations
 
@@ -102,7 +102,8 @@ class RationaleTrainer(Trainer):
         """AdamW with a learning rate of its own for the new heads; frozen weights are left out."""
         if self.optimizer is None:
             config = self.context.config
-            heads, encoders = [], []
+            heads: list[Tensor] = []
+            encoders: list[Tensor] = []
             for name, weight in self.rationale_model.named_parameters():
                 if weight.requires_grad:
                     (encoders if ".encoder." in name else heads).append(weight)
@@ -148,4 +149,3 @@ def training_arguments(config: TrainingConfig, checkpoints: Path, examples: int)
         dataloader_pin_memory=cuda,
         dataloader_persistent_workers=config.workers > 0,
     )
-

@@ -107,7 +107,9 @@ def test_margin_is_the_difference_of_logits_plus_bias(logits: np.ndarray, bias: 
 # few distinct values, so that ties at 0 and ties of the largest margin are common
 @given(
     st.lists(
-        st.lists(st.tuples(st.sampled_from([-2.0, -1.0, -1e-30, 0.0, 1e-30, 3.0]), st.booleans()), min_size=6, max_size=6),
+        st.lists(
+            st.tuples(st.sampled_from([-2.0, -1.0, -1e-30, 0.0, 1e-30, 3.0]), st.booleans()), min_size=6, max_size=6
+        ),
         min_size=1,
         max_size=4,
     )

@@ -22,9 +22,7 @@ def test_defaults_are_the_papers() -> None:
     assert (config.calibrate, config.allow_weak_teacher, config.count_all_positions) == (True, False, False)
 
 
-@pytest.mark.parametrize(
-    ("task", "target", "decay", "dropout"), [("text", 0.10, 0.0, 0.5), ("image", 0.15, 1e-3, 0.1)]
-)
+@pytest.mark.parametrize(("task", "target", "decay", "dropout"), [("text", 0.10, 0.0, 0.5), ("image", 0.15, 1e-3, 0.1)])
 def test_modality_defaults_are_the_papers(task: str, target: float, decay: float, dropout: float) -> None:
     config = TrainingConfig(method="re").resolved(task)
     assert (config.target_ratio, config.weight_decay, config.head_dropout) == (target, decay, dropout)

@@ -1,0 +1,138 @@
+"""`rekd-edge demo`: the main job on built-in data, from a teacher to explained int8 predictions."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from transformers import TrainerCallback
+
+from rekd_edge.data import load_data
+from rekd_edge.evaluate import evaluate
+from rekd_edge.export import export_bundle
+from rekd_edge.progress import console, say
+from rekd_edge.runtime import Rationalizer
+from rekd_edge.runtime.benchmark import BenchSettings, run_benchmark
+from rekd_edge.runtime.display import render_image, render_text
+from rekd_edge.staging import check_output_folder
+from rekd_edge.training.configuration import TrainingConfig, load_config
+from rekd_edge.training.display import TrainingDisplay
+from rekd_edge.training.run import train
+
+__all__ = ["print_demo", "run_demo"]
+
+DATA = ("planted", "digits")
+TEACHER_LAYERS, STUDENT_LAYERS = 2, 1
+UNSEEN = 3
+
+
+def run_demo(output: Path) -> dict[str, Any]:
+    """Train, distil, export, predict and measure on generated reviews and on scanned digits.
+
+    Args:
+        output: a new folder for runs and bundles.
+
+    Returns:
+        `seconds`, `rows` (one a model, on the test split), `bundles`, and `bench` of each bundle.
+
+    Raises:
+        InputError: the output folder is taken.
+    """
+    check_output_folder(output)
+    started = time.perf_counter()
+    report: dict[str, Any] = {"rows": [], "bundles": [], "bench": {}}
+    for name in DATA:
+        recipe = load_config(name, {})
+        folder = output / name
+        report["rows"] += _train_all(recipe, folder)
+        bundle = folder / "student-rekd-int8"
+        say(f"{name}: exporting the distilled student to int8")
+        export_bundle(folder / "student-rekd", bundle, precision="int8")
+        _show_predictions(bundle, recipe)
+        report["bench"][name] = run_benchmark(bundle, BenchSettings(cold_starts=3))
+        report["bundles"].append(str(bundle))
+    return {"seconds": round(time.perf_counter() - started, 1), **report}
+
+
+def _train_all(recipe: TrainingConfig, folder: Path) -> list[dict[str, Any]]:
+    """CLS, RE teacher, RE student and REKD student; the students share size, seed, control and warm start."""
+    teacher = replace(recipe, method="re", layers=TEACHER_LAYERS)
+    student = replace(recipe, method="re", layers=STUDENT_LAYERS)
+    runs = {
+        "teacher-re": teacher,
+        "student-cls": replace(student, method="cls"),
+        "student-re": student,
+        "student-rekd": replace(
+            student, method="rekd", teacher=str(folder / "teacher-re"), control=str(folder / "student-re")
+        ),
+    }
+    rows = []
+    for name, config in runs.items():
+        train(config, folder / name, callbacks=partial(_display, f"{folder.name} {name}"))
+        measured = evaluate(folder / name, config.spec, config.data)
+        row = {"data": config.spec, "method": config.method, "role": name.partition("-")[0], **measured}
+        if config.method != "cls":
+            control = folder / ("student-re" if name == "student-rekd" else name) / "control"
+            row["random_mask_accuracy"] = evaluate(control, config.spec, config.data)["accuracy"]
+        rows.append(row)
+    return rows
+
+
+def _display(title: str, stage: str) -> list[TrainerCallback]:
+    return [TrainingDisplay(f"{title} {stage}")]
+
+
+def _show_predictions(bundle: Path, recipe: TrainingConfig) -> None:
+    """Predict a few test examples with the bundle and draw their rationales on standard error."""
+    rationalizer = Rationalizer.load(bundle)
+    unseen = load_data(recipe.spec, recipe.data).split("test").select(range(UNSEEN))
+    for source in unseen.inputs:
+        prediction = rationalizer(source)
+        drawn = render_text(source, prediction) if isinstance(source, str) else render_image(source, prediction)
+        console.print(drawn)
+
+
+def print_demo(report: dict[str, Any]) -> None:
+    """One table on standard output, and what to try next."""
+    table = Table(title="Test split; every model beside its control, a predictor of the same size on random masks")
+    table.add_column("data")
+    table.add_column("model")
+    for column in ("accuracy", "rationale ratio", "control", "REKD over RE", "precision", "recall", "rationale F1"):
+        table.add_column(column, justify="right")
+    for row in report["rows"]:
+        gain = row["accuracy"] - _student_re(report, row["data"])["accuracy"] if row["method"] == "rekd" else None
+        table.add_row(
+            row["data"].removeprefix("builtin:"),
+            f"{row['method'].upper()} {row['role']}",
+            f"{row['accuracy']:.3f}",
+            f"{row['rationale_ratio']:.1%}",
+            _figure(row.get("random_mask_accuracy")),
+            "" if gain is None else f"{gain:+.3f}",
+            *(_figure(row.get(f"rationale_{name}")) for name in ("precision", "recall", "f1")),
+            end_section=row["method"] == "rekd",
+        )
+    Console().print(table)
+    for (name, bench), bundle in zip(report["bench"].items(), report["bundles"], strict=True):
+        print(
+            f"{name}: the distilled student as int8 takes {bench['latency_ms']['p50']:.2f} ms, "
+            f"{bench['size_bytes'] / 1e6:.1f} MB on disk, {bench['cold_start_s']:.2f} s from a cold start ({bundle})"
+        )
+    text, image = report["bundles"]
+    print(f"\nDone in {report['seconds']:.0f} s. Try next:")
+    print(f'  rekd-edge predict {text} "The tedious plot closed early, the radiant finale was superb."')
+    print(f"  rekd-edge inspect {image}")
+    print("  rekd-edge train --method re --data imdb --backbone sentence-transformers/all-MiniLM-L6-v2 \\")
+    print("    --config imdb-small --output teacher")
+
+
+def _student_re(report: dict[str, Any], data: str) -> dict[str, Any]:
+    return next(r for r in report["rows"] if (r["data"], r["method"], r["role"]) == (data, "re", "student"))
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"

@@ -1,0 +1,83 @@
+"""Tiny runs on the built-in data, trained once a session, and what objectives need around a tiny model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import Tensor
+
+from rekd_edge.data import DataSource, load_data
+from rekd_edge.modeling import RationaleModel
+from rekd_edge.training.configuration import TrainingConfig, load_config
+from rekd_edge.training.preparation import Preprocessing, build_model, model_config, prepare_preprocessing
+from rekd_edge.training.run import train
+
+COMMON = {
+    "layers": 1,
+    "epochs": 2,
+    "batch_size": 16,
+    "learning_rate": 1e-3,
+    "temperature_refresh": 1,
+    "data.train_limit": 64,
+    "data.eval_limit": 32,
+}
+TEXT = {**COMMON, "backbone": "random:bert-nano", "data.spec": "builtin:planted", "data.max_length": 48}
+IMAGE = {**COMMON, "backbone": "random:vit-nano", "data.spec": "builtin:digits"}
+
+
+@pytest.fixture(scope="session")
+def settings() -> Callable[..., TrainingConfig]:
+    """A tiny run's settings; dots in names are written as two underscores."""
+
+    def make(task: str, method: str, **changes: Any) -> TrainingConfig:
+        given = {name.replace("__", "."): value for name, value in changes.items()}
+        return load_config(None, {**(TEXT if task == "text" else IMAGE), "method": method, **given})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory: pytest.TempPathFactory, settings: Callable[..., TrainingConfig]) -> Callable[..., Path]:
+    """The finished run of a task and method: `cls`, `re` (with its control) or `rekd` (from that `re`)."""
+    folder = tmp_path_factory.mktemp("runs")
+
+    def run(task: str, method: str) -> Path:
+        output = folder / f"{task}-{method}"
+        if not output.exists():
+            changes: dict[str, Any] = {}
+            if method == "rekd":
+                teacher = str(run(task, "re"))
+                changes = {"teacher": teacher, "control": teacher, "allow_weak_teacher": True}
+            train(settings(task, method, **changes), output)
+        return output
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def prepared() -> Callable[[TrainingConfig], tuple[RationaleModel, Preprocessing, DataSource]]:
+    """A model, its preprocessing and its data, as a run begins with them."""
+
+    def prepare(config: TrainingConfig) -> tuple[RationaleModel, Preprocessing, DataSource]:
+        data = load_data(config.spec, config.data)
+        config = config.resolved(data.task)
+        preprocessing = prepare_preprocessing(config, data, None)
+        tokenizer = preprocessing.tokenizer
+        vocabulary = None if tokenizer is None else tokenizer.get_vocab_size()
+        return build_model(config, model_config(config, data, preprocessing), vocabulary), preprocessing, data
+
+    return prepare
+
+
+@pytest.fixture(scope="session")
+def first_batch() -> Callable[..., dict[str, Tensor]]:
+    """The first training examples as a batch."""
+
+    def collate(preprocessing: Preprocessing, data: DataSource, size: int = 8, **kind: Any) -> dict[str, Tensor]:
+        features = preprocessing.features(data.split("train"))
+        return preprocessing.collator(**kind)([features[i] for i in range(size)])
+
+    return collate

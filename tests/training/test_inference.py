@@ -1,0 +1,101 @@
+"""Deterministic predictions over a data set, and the dev metrics that choose the epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rekd_edge.data import load_data
+from rekd_edge.modeling import RationaleModel
+from rekd_edge.training.inference import CONTROL_DRAWS, batches, dev_metrics, predict
+from rekd_edge.training.objectives import Context
+from rekd_edge.training.preparation import preprocessing_of_run
+
+both_tasks = pytest.mark.parametrize("task", ["text", "image"])
+
+
+@pytest.fixture
+def loaded(runs: Callable[..., Path], settings: Callable) -> Callable:
+    """A run's model, and its dev data in batches of a given size."""
+
+    def load(task: str, method: str, size: int = 10) -> tuple:
+        folder = runs(task, "re") / "control" if method == "control" else runs(task, method)
+        model = RationaleModel.from_pretrained(folder)
+        preprocessing = preprocessing_of_run(folder, model.config)
+        config = settings(task, "re")
+        features = preprocessing.features(load_data(config.spec, config.data).split("validation"))
+        return model, features, batches(features, preprocessing.collator(), size)
+
+    return load
+
+
+@both_tasks
+def test_predictions_are_those_of_the_model_on_each_example(task: str, loaded: Callable) -> None:
+    model, features, loader = loaded(task, "re")
+    result = predict(model.train(), loader)
+    assert model.training  # as it was
+    model.eval()
+    for i in (0, 7, 31):
+        inputs = {k: v for k, v in loader.collate_fn([features[i]]).items() if k not in ("labels", "index")}
+        alone = model(**inputs)
+        np.testing.assert_allclose(result.logits[i], alone.logits[0].detach().numpy(), atol=1e-5)
+        assert np.array_equal(result.masks[i], alone.mask[0][alone.feature[0]].numpy())
+        np.testing.assert_allclose(result.margins[i], alone.margin[0][alone.feature[0]].detach().numpy(), atol=1e-5)
+        assert result.labels[i] == features[i]["labels"]
+    assert len(result.masks) == len(result.margins) == len(result.labels) == 32
+
+
+@both_tasks
+def test_calibration_brings_the_mean_ratio_to_the_target(task: str, loaded: Callable) -> None:
+    model, _, loader = loaded(task, "re")
+    for target in (0.5, 0.15, 0.9):
+        result = predict(model, loader, calibrate_to=target)
+        assert np.mean([mask.mean() for mask in result.masks]) == pytest.approx(target, abs=0.01)
+        again = predict(model, loader)  # at the bias that stayed in the model
+        assert all(np.array_equal(a, b) for a, b in zip(result.masks, again.masks, strict=True))
+
+
+@both_tasks
+def test_control_is_measured_on_several_random_masks_that_stay_the_same(task: str, loaded: Callable) -> None:
+    model, _, loader = loaded(task, "control")
+    first, second = predict(model, loader), predict(model, loader)
+    assert len(first.labels) == len(first.masks) == CONTROL_DRAWS * 32
+    assert np.array_equal(first.logits, second.logits)
+    expected = [max(1, round(len(mask) * model.config.target_ratio)) for mask in first.masks]
+    assert [mask.sum() for mask in first.masks] == expected
+    draws = [first.masks[i : i + 10] for i in (0, 10, 20)]  # three draws of the first batch
+    assert not all(np.array_equal(a, b) for a, b in zip(draws[0], draws[1], strict=True))
+
+
+@both_tasks
+def test_dev_loss_is_l_re_with_deterministic_masks(task: str, loaded: Callable, settings: Callable) -> None:
+    model, _, loader = loaded(task, "re")
+    config = settings(task, "re", lambda_select=0.02, target_ratio=0.3, normalise_selection=False).resolved(task)
+    result = predict(model, loader)
+    metrics = dev_metrics(result, model.config, Context(config, task, model.config.max_length))
+    scores = torch.log_softmax(torch.from_numpy(result.logits), dim=1).numpy()
+    task_loss = -scores[np.arange(32), result.labels].mean()
+    select = np.mean([(mask.sum() - len(mask) * 0.3) ** 2 for mask in result.masks])
+    assert metrics["task_loss"] == pytest.approx(task_loss, rel=1e-5)
+    assert metrics["selection_loss"] == pytest.approx(select, rel=1e-5)
+    assert metrics["loss"] == pytest.approx(task_loss + 0.02 * select, rel=1e-5)
+    assert metrics["accuracy"] == np.mean(result.logits.argmax(axis=1) == result.labels)
+    assert metrics["rationale_ratio"] == pytest.approx(np.mean([mask.mean() for mask in result.masks]))
+    bias = model.config.margin_bias
+    argmax = np.mean([(margin - np.float32(bias) > 0).mean() for margin in result.margins])
+    assert metrics["argmax_ratio"] == pytest.approx(argmax, abs=1e-6)
+    assert metrics["margin_bias"] == bias != 0
+
+
+@both_tasks
+def test_dev_loss_of_cls_is_the_task_loss(task: str, loaded: Callable, settings: Callable) -> None:
+    model, _, loader = loaded(task, "cls")
+    result = predict(model, loader, calibrate_to=0.1)  # nothing to calibrate
+    metrics = dev_metrics(result, model.config, Context(settings(task, "cls").resolved(task), task, None))
+    assert metrics["loss"] == metrics["task_loss"]
+    assert metrics["rationale_ratio"] == 1.0
+    assert "margin_bias" not in metrics

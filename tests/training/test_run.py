@@ -1,0 +1,310 @@
+"""A run from settings to a finished folder: what it holds, how it resumes, and that bad input leaves nothing."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import TrainerCallback
+
+from rekd_edge.errors import FailureError, InputError
+from rekd_edge.modeling import RationaleModel
+from rekd_edge.training.run import train
+
+PREPROCESSING = {"text": "tokenizer.json", "image": "preprocessor_config.json"}
+every_run = pytest.mark.parametrize(("task", "method"), [(t, m) for t in PREPROCESSING for m in ("cls", "re", "rekd")])
+
+
+def files(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    ours, theirs = weights(one), weights(other)
+    assert ours.keys() == theirs.keys()
+    for name, weight in ours.items():
+        assert torch.equal(weight, theirs[name]), name
+
+
+class InterruptAfterCheckpoint(TrainerCallback):
+    def on_save(self, *args: Any, **kwargs: Any) -> None:
+        raise KeyboardInterrupt
+
+
+@every_run
+def test_finished_run_holds_the_files_of_the_contract_and_nothing_else(
+    task: str, method: str, runs: Callable[..., Path]
+) -> None:
+    folder = runs(task, method)
+    contract = {"config.json", "model.safetensors", "training.json", "metrics.json", PREPROCESSING[task]}
+    control = {f"control/{name}" for name in contract} if method == "re" else set()
+    assert files(folder) == contract | control
+    assert not (folder / "checkpoints").exists()
+
+
+@every_run
+def test_metrics_and_record_say_what_was_done(task: str, method: str, runs: Callable[..., Path]) -> None:
+    folder = runs(task, method)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    record = json.loads((folder / "training.json").read_text())
+    assert {"accuracy", "rationale_ratio", "loss", "macro_f1", "n"} <= metrics.keys()
+    assert metrics["n"] == 32
+    assert metrics.keys() >= (set() if method == "cls" else {"random_mask_accuracy", "margin_bias", "argmax_ratio"})
+    assert record["recipe"]["method"] == method
+    assert record["recipe"]["epochs"] == 2
+    assert record["recipe"]["target_ratio"] == {"text": 0.1, "image": 0.15}[task]  # the values used, not None
+    assert len(record["data"]["fingerprint"]) == 64
+    assert record["data"]["examples"] == {"train": 64, "validation": 32, "test": 32}
+    assert (record["seed"], record["steps"], len(record["epochs"])) == (2026, 8, 2)
+    assert {"torch", "transformers", "rekd_edge"} & record["versions"].keys() >= {"torch", "transformers"}
+
+
+@every_run
+def test_run_ends_calibrated_on_dev_data(task: str, method: str, runs: Callable[..., Path]) -> None:
+    metrics = json.loads((runs(task, method) / "metrics.json").read_text())
+    config = RationaleModel.from_pretrained(runs(task, method)).config
+    if method == "cls":
+        assert metrics["rationale_ratio"] == 1.0
+        assert config.target_ratio == 1.0
+    else:
+        assert config.margin_bias == metrics["margin_bias"] != 0
+        assert metrics["rationale_ratio"] == pytest.approx(config.target_ratio, abs=0.01)
+
+
+def test_best_epoch_by_dev_loss_is_the_one_kept(settings: Callable, tmp_path: Path) -> None:
+    # at such a rate the first epoch is not the last word, nor need the last be the best
+    metrics = train(settings("image", "cls", learning_rate=0.03, epochs=4), tmp_path / "run")
+    epochs = json.loads((tmp_path / "run/training.json").read_text())["epochs"]
+    assert len(epochs) == 4
+    assert metrics["loss"] == pytest.approx(min(epoch["eval_loss"] for epoch in epochs), rel=1e-6)
+
+
+@pytest.mark.parametrize("stage", ["control", "re"])
+@pytest.mark.parametrize("task", ["text", "image"])
+def test_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
+    task: str, stage: str, runs: Callable[..., Path], settings: Callable, tmp_path: Path
+) -> None:
+    config, output = settings(task, "re"), tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        train(config, output, callbacks=lambda name: [InterruptAfterCheckpoint()] if name == stage else [])
+    assert not (output / "metrics.json").exists()
+    with pytest.raises(InputError, match="--resume"):
+        train(config, output)
+    resumed = train(config, output, resume=True)
+    whole = runs(task, "re")
+    assert_same_weights(output, whole)
+    assert_same_weights(output / "control", whole / "control")
+    assert files(output) == files(whole)
+    assert resumed == json.loads((whole / "metrics.json").read_text())
+
+
+def test_resumed_student_ends_with_the_weights_of_an_uninterrupted_one(
+    runs: Callable[..., Path], settings: Callable, tmp_path: Path
+) -> None:
+    teacher = str(runs("text", "re"))
+    config = settings("text", "rekd", teacher=teacher, control=teacher, allow_weak_teacher=True)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "run", callbacks=lambda _: [InterruptAfterCheckpoint()])
+    train(config, tmp_path / "run", resume=True)
+    assert_same_weights(tmp_path / "run", runs("text", "rekd"))
+
+
+def test_same_seed_same_weights_and_another_seed_others(
+    runs: Callable[..., Path], settings: Callable, tmp_path: Path
+) -> None:
+    train(settings("image", "cls"), tmp_path / "same")
+    assert_same_weights(tmp_path / "same", runs("image", "cls"))
+    train(settings("image", "cls", seed=1), tmp_path / "other")
+    name = "predictor.classifier.1.weight"
+    assert not torch.equal(weights(tmp_path / "other")[name], weights(tmp_path / "same")[name])
+
+
+def test_finished_run_is_left_as_it_is_by_resume(runs: Callable[..., Path], settings: Callable) -> None:
+    folder = runs("image", "cls")
+    before = {name: (folder / name).stat().st_mtime_ns for name in files(folder)}
+    metrics = train(settings("image", "cls"), folder, resume=True)
+    assert metrics == json.loads((folder / "metrics.json").read_text())
+    assert before == {name: (folder / name).stat().st_mtime_ns for name in files(folder)}
+
+
+def test_resume_with_other_settings_is_refused(runs: Callable[..., Path], settings: Callable, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"other settings \(learning_rate\)"):
+        train(settings("image", "cls", learning_rate=0.5), runs("image", "cls"), resume=True)
+    config = settings("image", "cls")
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "run", callbacks=lambda _: [InterruptAfterCheckpoint()])
+    with pytest.raises(InputError, match=r"other settings \(data, seed\)"):
+        train(settings("image", "cls", seed=3, data__train_limit=32), tmp_path / "run", resume=True)
+
+
+def test_taken_output_is_refused(settings: Callable, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InputError, match="is a file"):
+        train(settings("image", "cls"), tmp_path / "file")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "mine.txt").write_text("mine")
+    with pytest.raises(InputError, match="is not empty"):
+        train(settings("image", "cls"), tmp_path / "folder")
+    with pytest.raises(InputError, match="no run to resume"):
+        train(settings("image", "cls"), tmp_path / "folder", resume=True)
+    assert files(tmp_path) == {"file", "folder/mine.txt"}
+
+
+def test_warm_start_begins_from_the_control(runs: Callable[..., Path], settings: Callable, tmp_path: Path) -> None:
+    control = runs("image", "re")
+    config = settings("image", "re", control=str(control), warm_start=True, learning_rate=1e-12, epochs=1)
+    train(config, tmp_path / "run")
+    started, source = weights(tmp_path / "run"), weights(control / "control")
+    for name, weight in source.items():
+        torch.testing.assert_close(started[name], weight, atol=1e-8, rtol=0)
+        if ".encoder." in name:
+            torch.testing.assert_close(started[name.replace("predictor", "generator", 1)], weight, atol=1e-8, rtol=0)
+
+
+def test_given_control_is_compared_with(runs: Callable[..., Path], settings: Callable, tmp_path: Path) -> None:
+    source = runs("image", "re")
+    expected = json.loads((source / "control/metrics.json").read_text())["accuracy"]
+    for control in (source, source / "control"):
+        metrics = train(settings("image", "re", control=str(control), epochs=1), tmp_path / control.name)
+        assert metrics["random_mask_accuracy"] == expected
+        assert not (tmp_path / control.name / "control").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"target_ratio": 0.4}, "target_ratio differ"),
+        ({"mask_mode": "drop"}, "mask_mode differ"),
+        ({"layers": 2}, "predictor differ"),
+    ],
+)
+def test_control_of_another_model_is_refused(
+    changes: dict[str, Any], words: str, runs: Callable[..., Path], settings: Callable, tmp_path: Path
+) -> None:
+    config = settings("image", "re", control=str(runs("image", "re")), **changes)
+    with pytest.raises(InputError, match=words):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_is_no_control_is_refused(runs: Callable[..., Path], settings: Callable, tmp_path: Path) -> None:
+    unfinished = tmp_path / "unfinished"
+    shutil.copytree(runs("image", "re") / "control", unfinished)
+    (unfinished / "metrics.json").unlink()
+    for control, words in [
+        (runs("image", "cls"), "method"),
+        (tmp_path / "none", r"no config\.json"),
+        (unfinished, r"no metrics\.json"),
+    ]:
+        with pytest.raises(InputError, match=words):
+            train(settings("image", "re", control=str(control)), tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+
+
+def test_control_written_by_another_transformers_version_is_taken(
+    runs: Callable[..., Path], settings: Callable, tmp_path: Path
+) -> None:
+    control = tmp_path / "control"
+    shutil.copytree(runs("image", "re") / "control", control)
+    config = json.loads((control / "config.json").read_text())
+    config["predictor"] |= {"transformers_version": "0.0", "an_option_of_another_version": 3}
+    (control / "config.json").write_text(json.dumps(config))
+    train(settings("image", "re", control=str(control), epochs=1), tmp_path / "run")
+
+
+@pytest.fixture
+def write_csv(tmp_path: Path) -> Callable[..., Path]:
+    def write(labels: list[str], column: str = "label") -> Path:
+        folder = tmp_path / "data"
+        folder.mkdir()
+        with (folder / "train.csv").open("w", newline="") as file:
+            rows = csv.writer(file)
+            rows.writerow(["text", column])
+            rows.writerows([f"a story number {i}", label] for i, label in enumerate(labels))
+        return folder
+
+    return write
+
+
+def test_bad_input_leaves_nothing_behind(
+    settings: Callable, runs: Callable[..., Path], write_csv: Callable[..., Path], tmp_path: Path
+) -> None:
+    single = write_csv(["good"] * 20)
+    wrong = [
+        ({"spec": str(single)}, "class"),
+        ({"spec": "builtin:nothing"}, "no data"),
+        ({"spec": ""}, "--data"),
+        ({"backbone": ""}, "--backbone"),
+        ({"backbone": "random:bert-giant"}, "known geometry"),
+        ({"backbone": "random:vit-nano"}, "reads image"),
+        ({"layers": 9}, "9 cannot be kept"),
+        ({"generator_layers": 9}, "9 cannot be kept"),
+        ({"data__text_column": "nothing", "spec": str(single)}, "nothing"),
+    ]
+    for changes, words in wrong:
+        with pytest.raises(InputError, match=words) as caught:
+            train(settings("text", "re", **changes), tmp_path / "parent" / "run")
+        assert "\n" not in str(caught.value)
+        assert not (tmp_path / "parent").exists(), changes
+
+
+@pytest.mark.parametrize(
+    ("teacher", "changes", "words"),
+    [
+        ("image", {}, "reads image"),
+        ("text", {"data__max_length": 32}, "max_length=48"),
+        ("text", {"allow_weak_teacher": False}, "allow_weak_teacher=true"),
+        ("text", {"spec": "other"}, "knows the labels"),
+    ],
+)
+def test_unfit_teacher_leaves_nothing_behind(
+    teacher: str,
+    changes: dict[str, Any],
+    words: str,
+    settings: Callable,
+    runs: Callable[..., Path],
+    write_csv: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    if changes.get("spec") == "other":
+        changes = {"spec": str(write_csv(["good", "bad"] * 10))}
+    config = settings("text", "rekd", **{"teacher": str(runs(teacher, "re")), "allow_weak_teacher": True, **changes})
+    with pytest.raises(InputError, match=words):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_student_without_a_tokenizer_takes_its_teachers(runs: Callable[..., Path]) -> None:
+    teacher, student = (json.loads((runs("text", m) / "tokenizer.json").read_text()) for m in ("re", "rekd"))
+    assert teacher == student
+
+
+def test_diverged_training_is_a_failure_and_no_run(settings: Callable, tmp_path: Path) -> None:
+    config = settings("image", "re", learning_rate=1e30, control=None, epochs=1, max_grad_norm=0)
+    with pytest.raises(FailureError, match="diverged"):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run" / "metrics.json").exists()
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("changes", [{"teacher_mask": "student"}, {"count_all_positions": True}, {"mask_mode": "drop"}])
+def test_readings_of_the_published_code_train(
+    changes: dict[str, Any], runs: Callable[..., Path], settings: Callable, tmp_path: Path
+) -> None:
+    teacher = str(runs("text", "re"))
+    config = settings("text", "rekd", teacher=teacher, control=None, allow_weak_teacher=True, epochs=1, **changes)
+    metrics = train(config, tmp_path / "run")
+    assert np.isfinite(list(metrics.values())).all()
+    assert not any(torch.isnan(weight).any() for weight in weights(tmp_path / "run").values())
