@@ -45,6 +45,7 @@ class Agreement:
     """Positions whose masks differ and whose margin, or whose row's two best margins, lie within 1e-5."""
     mask_agreement: float
     """Share of the features on which the masks agree."""
+    label_differences: int
     label_agreement: float
     largest_logit_difference: float
     """Over the rows whose masks are equal."""
@@ -95,14 +96,16 @@ def agreement(reference: Answers, other: Answers) -> Agreement:
             differing += int((unequal & ~tied).sum())
         else:
             largest = max(largest, float(np.abs(reference.logits[i] - other.logits[i]).max()))
-    same_label = reference.logits.argmax(axis=1) == other.logits.argmax(axis=1)
+    rows = len(reference.masks)
+    labels = int((reference.logits.argmax(axis=1) != other.logits.argmax(axis=1)).sum())
     return Agreement(
-        rows=len(reference.masks),
+        rows=rows,
         positions=sum(map(len, reference.masks)),
         mask_differences=differing,
         near_ties=near,
         mask_agreement=1.0 - (differing + near) / max(features, 1),
-        label_agreement=float(same_label.mean()),
+        label_differences=labels,
+        label_agreement=1.0 - labels / rows,
         largest_logit_difference=largest,
     )
 
@@ -118,7 +121,7 @@ def invariance(path: Path, feeds: Sequence[Feed], pad_id: int) -> dict[str, Any]
         "positions": compared.positions,
         "mask_differences": compared.mask_differences,
         "near_ties": compared.near_ties,
-        "label_differences": round((1.0 - compared.label_agreement) * compared.rows),
+        "label_differences": compared.label_differences,
     }
 
 

@@ -8,9 +8,9 @@ import os
 import sys
 from collections.abc import Iterator
 from enum import Enum
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, BinaryIO
 
 import typer
 
@@ -57,7 +57,7 @@ class Target(str, Enum):
 
 
 class Isa(str, Enum):
-    """Instruction sets that int8 kernels are chosen for."""
+    """Instruction sets that a bundle may be meant for."""
 
     AUTO = "auto"
     AVX2 = "avx2"
@@ -139,7 +139,7 @@ def export(
     calibration_data: Annotated[
         str | None, typer.Option(metavar="SPEC", help="Data to calibrate and verify on.")
     ] = None,
-    isa: Annotated[Isa, typer.Option(help="Instruction set for int8 on a CPU.")] = Isa.AUTO,
+    isa: Annotated[Isa, typer.Option(help="Recorded; int8 weights are right on all.")] = Isa.AUTO,
     force: Annotated[bool, typer.Option("--force", help="Write the bundle even if its check fails.")] = False,
     settings: Settings = None,
     as_json: JsonFlag = False,
@@ -167,9 +167,7 @@ def export(
 @app.command()
 def predict(
     bundle: BundlePath,
-    inputs: Annotated[
-        list[str] | None, typer.Argument(metavar="[INPUT]...", help="Texts, image files, or '-'.")
-    ] = None,
+    inputs: Annotated[list[str] | None, typer.Argument(metavar="INPUT", help="Texts, image files, or '-'.")] = None,
     png: Annotated[Path | None, typer.Option(help="Write the image with its rationale (one image).")] = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -183,11 +181,11 @@ def predict(
     rationalizer = Rationalizer.load(bundle)
     if png is not None and (rationalizer.manifest.image is None or len(inputs) != 1):
         raise InputError("--png draws the rationale of one image; give one image file and an image bundle.")
-    rows = _lines(sys.stdin) if inputs == ["-"] else iter(inputs)
+    rows = chain.from_iterable(_lines(sys.stdin.buffer) if given == "-" else [given] for given in inputs)
     while chunk := list(islice(rows, PREDICT_CHUNK)):
         for source, prediction in zip(chunk, rationalizer(chunk), strict=True):
             if as_json:
-                print(json.dumps(prediction.to_dict(), ensure_ascii=False), flush=True)
+                print(json.dumps(prediction.to_dict()), flush=True)
             else:
                 _show(source, prediction)
             if png is not None:
@@ -201,7 +199,7 @@ def evaluate(
     path: Annotated[Path, typer.Argument(metavar="RUN_OR_BUNDLE", help="What train or export wrote.")],
     data: Annotated[str, typer.Option(metavar="SPEC", help="Hub name, folder or builtin:NAME.")],
     split: Annotated[str, typer.Option(help="Which split.")] = "test",
-    limit: Annotated[int | None, typer.Option(help="At most so many examples.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many examples.")] = None,
     settings: Settings = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -232,12 +230,16 @@ def bench(
     """Measure latency, throughput, size, memory and cold start, beside baselines in the same process."""
     from rekd_edge.progress import steps
     from rekd_edge.runtime.benchmark import BenchSettings, run_benchmark
+    from rekd_edge.runtime.bundle import Manifest
 
     sample = None
     if data is not None:
-        from rekd_edge.data import load_data
+        from rekd_edge.data import DataSettings, load_data
 
-        source = load_data(data, _data_settings(settings))
+        task = Manifest.load(bundle, verify=False).task.removesuffix("-classification")
+        source = load_data(data, _data_settings(settings) or DataSettings())
+        if source.task != task:
+            raise InputError(f"{bundle} reads {task}, {data} is {source.task}; give --data of its kind.")
         split = source.split("test" if "test" in source.splits else "validation")
         sample = list(split.select(range(min(BENCH_INPUTS, len(split)))).inputs)
     with steps("bench") as step:
@@ -279,12 +281,15 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 
 def main() -> None:
     """Run the command line; every failure is one sentence on standard error and the contract's exit status."""
+    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
         status = app(standalone_mode=False)
         sys.exit(status if isinstance(status, int) else 0)
     except UsageError as error:
-        error.show()  # type: ignore[attr-defined]
-        sys.exit(2)
+        _fail(_usage_sentence(error), 2)
     except RekdEdgeError as error:
         _fail(str(error), error.exit_status)
     except (KeyboardInterrupt, typer.Abort):
@@ -303,6 +308,12 @@ def main() -> None:
             raise
         words = " ".join(str(error).split())[:300]
         _fail(f"{type(error).__name__}: {words} (set REKD_EDGE_TRACEBACK=1 to see where, and report it).", 1)
+
+
+def _usage_sentence(error: Any) -> str:
+    """What typer found wrong, and the command that shows how it is right."""
+    command = error.ctx.command_path if error.ctx is not None else app.info.name
+    return f"{error.format_message().rstrip('.') or 'Give a command'}; see: {command} --help"
 
 
 def _fail(sentence: str, status: int) -> None:
@@ -333,9 +344,10 @@ def _data_settings(settings: list[str] | None) -> Any:
     return load_config(None, dict(parsed)).data
 
 
-def _lines(stream: Any) -> Iterator[str]:
+def _lines(stream: BinaryIO) -> Iterator[str]:
+    """UTF-8 lines, whatever the locale; bytes that are none are replaced."""
     for line in stream:
-        yield line.rstrip("\r\n")
+        yield line.decode("utf-8", errors="replace").rstrip("\r\n")
 
 
 def _show(source: str, prediction: Any) -> None:
@@ -349,7 +361,7 @@ def _show(source: str, prediction: Any) -> None:
 
 
 def _print_json(document: Any) -> None:
-    print(json.dumps(document, indent=2, ensure_ascii=False))
+    print(json.dumps(document, indent=2))
 
 
 def _print_figures(figures: dict[str, Any], indent: str = "  ") -> None:

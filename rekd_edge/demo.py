@@ -28,6 +28,8 @@ __all__ = ["print_demo", "run_demo"]
 
 DATA = ("planted", "digits")
 TEACHER_LAYERS, STUDENT_LAYERS = 2, 1
+TEACHER_EPOCHS = 2
+"""Times the recipe's: a teacher is trained once."""
 UNSEEN = 3
 
 
@@ -61,11 +63,12 @@ def run_demo(output: Path) -> dict[str, Any]:
 
 def _train_all(recipe: TrainingConfig, folder: Path) -> list[dict[str, Any]]:
     """CLS, RE teacher, RE student and REKD student; the students share size, seed, control and warm start."""
-    teacher = replace(recipe, method="re", layers=TEACHER_LAYERS)
+    epochs = TEACHER_EPOCHS * (recipe.epochs or 1)
+    teacher = replace(recipe, method="re", layers=TEACHER_LAYERS, epochs=epochs)
     student = replace(recipe, method="re", layers=STUDENT_LAYERS)
     runs = {
         "teacher-re": teacher,
-        "student-cls": replace(student, method="cls"),
+        "student-cls": replace(student, method="cls", epochs=2 * (recipe.epochs or 1)),  # the others had a warm start
         "student-re": student,
         "student-rekd": replace(
             student, method="rekd", teacher=str(folder / "teacher-re"), control=str(folder / "student-re")

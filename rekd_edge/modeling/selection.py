@@ -41,7 +41,7 @@ def straight_through_mask(log_selection: Tensor, feature: Tensor) -> Tensor:
     """
     soft = log_selection[..., 1].exp()
     hard = (log_selection[..., 1] > log_selection[..., 0]).float()
-    # hard - soft.detach() + soft could round to 1 ± 1 ulp; adding an exact zero keeps the forward value exact
+    # soft - soft.detach() is an exact zero, so the forward value is exactly 0 or 1
     return (hard + (soft - soft.detach())) * feature
 
 

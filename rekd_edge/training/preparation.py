@@ -25,7 +25,7 @@ from rekd_edge.modeling import RationaleConfig, RationaleModel
 from rekd_edge.modeling.backbones import backbone_config, backbone_image_settings, backbone_tokenizer, load_backbone
 from rekd_edge.modeling.encoders import Encoder, encoder_from_backbone
 from rekd_edge.runtime.image import ImageSettings
-from rekd_edge.runtime.text import limit_tokenizer, special_token_ids
+from rekd_edge.runtime.text import limit_tokenizer, load_tokenizer, special_token_ids
 from rekd_edge.training.configuration import TrainingConfig
 from rekd_edge.training.teacher import TeacherFacts
 
@@ -101,8 +101,8 @@ def prepare_preprocessing(config: TrainingConfig, data: DataSource, teacher: Tea
     if data.task == "image":
         return Preprocessing(image=backbone_image_settings(config.backbone, backbone, config.data.image_size))
     tokenizer = backbone_tokenizer(config.backbone)
-    if tokenizer is None and teacher is not None:
-        tokenizer = Tokenizer.from_file(str(teacher.folder / TOKENIZER_FILE))
+    if tokenizer is None and teacher is not None and teacher.config.task == "text":
+        tokenizer = load_tokenizer(teacher.folder / TOKENIZER_FILE, config.data.max_length)
     if tokenizer is None:
         tokenizer = train_tokenizer([str(text) for text in data.split("train").inputs], TRAINED_VOCABULARY)
     return Preprocessing(limit_tokenizer(tokenizer, config.data.max_length), config.data.max_length)

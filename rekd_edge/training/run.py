@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -14,8 +15,10 @@ from typing import Any
 
 import torch
 from transformers import TrainerCallback, set_seed
+from transformers.integrations import get_available_reporting_integrations
 
 from rekd_edge.data import DataSource, load_data
+from rekd_edge.documents import read_json, write_json
 from rekd_edge.errors import FailureError, InputError
 from rekd_edge.modeling import RationaleConfig, RationaleModel
 from rekd_edge.training.configuration import TrainingConfig
@@ -71,21 +74,22 @@ def train(
     facts = model_config(config, data, preprocessing)
     if teacher is not None:
         check_teacher(teacher, facts, preprocessing.tokenizer)
+    _check_reporting(config.report_to)
 
     set_seed(config.seed)
     vocabulary = None if preprocessing.tokenizer is None else preprocessing.tokenizer.get_vocab_size()
     model = build_model(config, facts, vocabulary)
-    control_folder = _given_control(config, facts)
+    control_folder = _given_control(config, facts, data)
     checkpoints = output / CHECKPOINTS
     checkpoints.mkdir(parents=True, exist_ok=True)
-    _write_json(checkpoints / RECIPE_FILE, recipe)
+    write_json(checkpoints / RECIPE_FILE, recipe)
 
     control_metrics: dict[str, Any] = {}
     if facts.generator is not None and config.control == "train":
         control_folder = output / CONTROL
         train(_control_run(config), control_folder, control_folder.exists(), callbacks)
     if control_folder is not None:
-        control_metrics = json.loads((control_folder / "metrics.json").read_text(encoding="utf-8"))
+        control_metrics = read_json(control_folder / "metrics.json")
         if config.warm_start:
             _start_from(model, control_folder)
     started = time.perf_counter()
@@ -96,6 +100,8 @@ def train(
         raise FailureError(f"Training diverged: {broken} is not finite; lower learning_rate and train again.")
     # the best epoch's weights are back; calibrate on them
     metrics = {**trainer.dev_metrics(), "n": len(data.split("validation"))}
+    if not math.isfinite(metrics["loss"]):
+        raise FailureError("Training diverged: the dev loss is not finite; lower learning_rate and train again.")
     if control_metrics:
         metrics["random_mask_accuracy"] = control_metrics["accuracy"]
     record = {
@@ -126,9 +132,9 @@ def _check_output(output: Path, resume: bool, recipe: dict[str, Any]) -> dict[st
     if not resume:
         raise InputError(f"{output} is not empty; give --output a new folder, or --resume to go on with this run.")
     if (output / "metrics.json").is_file():
-        saved = json.loads((output / "training.json").read_text(encoding="utf-8"))["asked"]
+        saved = read_json(output / "training.json")["asked"]
     elif (output / CHECKPOINTS / RECIPE_FILE).is_file():
-        saved = json.loads((output / CHECKPOINTS / RECIPE_FILE).read_text(encoding="utf-8"))
+        saved = read_json(output / CHECKPOINTS / RECIPE_FILE)
     else:
         raise InputError(f"{output} holds no run to resume; give --output a new folder.")
     changed = sorted(key for key in recipe if recipe[key] != saved.get(key))
@@ -138,8 +144,15 @@ def _check_output(output: Path, resume: bool, recipe: dict[str, Any]) -> dict[st
             "a new folder."
         )
     if (output / "metrics.json").is_file():
-        return json.loads((output / "metrics.json").read_text(encoding="utf-8"))
+        return read_json(output / "metrics.json")
     return None
+
+
+def _check_reporting(name: str) -> None:
+    """Trainer itself would refuse an unknown integration only after the control was trained."""
+    available = ("none", "all", *get_available_reporting_integrations())
+    if name not in available:
+        raise InputError(f"report_to cannot be {name!r} here; install that package, or choose {', '.join(available)}.")
 
 
 def _control_run(config: TrainingConfig) -> TrainingConfig:
@@ -156,7 +169,7 @@ def _control_run(config: TrainingConfig) -> TrainingConfig:
     )
 
 
-def _given_control(config: TrainingConfig, facts: RationaleConfig) -> Path | None:
+def _given_control(config: TrainingConfig, facts: RationaleConfig, data: DataSource) -> Path | None:
     """The folder of a control trained before, where the settings name one (itself, or a run that holds it).
 
     Raises:
@@ -173,6 +186,8 @@ def _given_control(config: TrainingConfig, facts: RationaleConfig) -> Path | Non
         raise InputError(f"{folder} is no control of this run: {', '.join(differing)} differ; set control=train.")
     if not (folder / "metrics.json").is_file():
         raise InputError(f"The control {folder} has no metrics.json; finish its training with --resume.")
+    if read_json(folder / "training.json")["data"]["fingerprint"] != data.fingerprint:
+        raise InputError(f"The control {folder} was trained on other data; set control=train.")
     return folder
 
 
@@ -240,23 +255,19 @@ def _finish(
     output: Path, model: RationaleModel, preprocessing: Preprocessing, record: dict[str, Any], metrics: dict[str, Any]
 ) -> None:
     """Write every file beside its place, then move all in, `metrics.json` last: it marks a finished run."""
-    asked = json.loads((output / CHECKPOINTS / RECIPE_FILE).read_text(encoding="utf-8"))
+    asked = read_json(output / CHECKPOINTS / RECIPE_FILE)
     staging = Path(tempfile.mkdtemp(prefix=".finish.", dir=output))
     try:
         model.cpu().save_pretrained(staging)
         preprocessing.save(staging)
-        _write_json(staging / "training.json", {**record, "asked": asked})
-        _write_json(staging / "metrics.json", metrics)
+        write_json(staging / "training.json", {**record, "asked": asked})
+        write_json(staging / "metrics.json", metrics)
         names = sorted((path.name for path in staging.iterdir()), key=lambda name: name == "metrics.json")
         for name in names:
             os.replace(staging / name, output / name)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     shutil.rmtree(output / CHECKPOINTS, ignore_errors=True)
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def _agree(one: Any, other: Any) -> bool:

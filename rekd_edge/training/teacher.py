@@ -12,10 +12,12 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from rekd_edge.documents import read_json
 from rekd_edge.errors import InputError
 from rekd_edge.modeling import RationaleConfig, RationaleModel
 from rekd_edge.modeling.selection import deterministic_mask
 from rekd_edge.runtime.image import ImageSettings
+from rekd_edge.runtime.text import load_tokenizer
 
 __all__ = ["Teacher", "TeacherFacts", "check_teacher", "read_teacher"]
 
@@ -46,7 +48,7 @@ def read_teacher(folder: str, allow_weak: bool) -> TeacherFacts:
     metrics_file = path / "metrics.json"
     if not metrics_file.is_file():
         raise InputError(f"The teacher {folder} has no metrics.json; finish its training with --resume.")
-    metrics = json.loads(metrics_file.read_text(encoding="utf-8"))
+    metrics = read_json(metrics_file)
     if not allow_weak:
         _refuse_weak(folder, metrics, config.target_ratio)
     return TeacherFacts(path, config, metrics)
@@ -93,7 +95,8 @@ def check_teacher(teacher: TeacherFacts, student: RationaleConfig, tokenizer: To
                 f"The teacher reads {theirs.max_length} tokens, this run {ours.max_length}; "
                 f"add --set data.max_length={theirs.max_length}."
             )
-        saved = Tokenizer.from_file(str(teacher.folder / "tokenizer.json"))
+        assert theirs.max_length is not None
+        saved = load_tokenizer(teacher.folder / "tokenizer.json", theirs.max_length)
         if tokenizer is None or _reading(saved) != _reading(tokenizer):
             raise InputError(
                 f"The teacher {teacher.folder} has another tokenizer than this backbone; "

@@ -112,7 +112,10 @@ class RationaleTrainer(Trainer):
                 {"params": heads, "lr": config.head_learning_rate or config.learning_rate},
             ]
             fused = self.args.device.type == "cuda"
-            self.optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay or 0.0, fused=fused)
+            betas = (0.9, config.adam_beta2)
+            self.optimizer = torch.optim.AdamW(
+                groups, betas=betas, weight_decay=config.weight_decay or 0.0, fused=fused
+            )
         return self.optimizer
 
 

@@ -46,7 +46,7 @@ def config_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], P
 
 @pytest.fixture(scope="session")
 def make_model(config_folder: Callable[[str], Path]) -> Callable[..., RationaleModel]:
-    """A rationale model in `eval()`: 2 predictor layers, 1 generator layer, three labels, the same weights each time."""
+    """A rationale model in `eval()`: 2 predictor layers, 1 generator layer, 3 labels, the same weights each time."""
 
     def make(family: str, mask_mode: str = "zero", method: str = "re", **fields: Any) -> RationaleModel:
         torch.manual_seed(0)

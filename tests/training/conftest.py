@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,16 @@ def runs(tmp_path_factory: pytest.TempPathFactory, settings: Callable[..., Train
 def prepared() -> Callable[[TrainingConfig], tuple[RationaleModel, Preprocessing, DataSource]]:
     """A model, its preprocessing and its data, as a run begins with them."""
 
+    made: dict[str, tuple[RationaleModel, Preprocessing, DataSource]] = {}
+
     def prepare(config: TrainingConfig) -> tuple[RationaleModel, Preprocessing, DataSource]:
+        key = repr(config)
+        if key not in made:
+            made[key] = fresh(config)
+        model, preprocessing, data = made[key]
+        return copy.deepcopy(model), preprocessing, data
+
+    def fresh(config: TrainingConfig) -> tuple[RationaleModel, Preprocessing, DataSource]:
         data = load_data(config.spec, config.data)
         config = config.resolved(data.task)
         preprocessing = prepare_preprocessing(config, data, None)

@@ -98,6 +98,7 @@ def test_values_from_the_command_line_get_their_type(key: str, value: Any, expec
         ("learning_rate", [1], "a number"),
         ("temperature_end", -0.1, "above 0"),
         ("lambda_select", -1, "at least 0"),
+        ("lambda_select", "inf", "at least 0"),
         ("alpha", 1.1, "between 0 and 1"),
         ("head_dropout", -0.1, "between 0 and 1"),
         ("target_ratio", 0, "above 0 and at most 1"),

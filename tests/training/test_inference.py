@@ -38,7 +38,8 @@ def test_predictions_are_those_of_the_model_on_each_example(task: str, loaded: C
     model, features, loader = loaded(task, "re")
     result = predict(model.train(), loader)
     assert model.training  # as it was
-    model.eval()
+    predict(model.eval(), loader)
+    assert not model.training
     for i in (0, 7, 31):
         inputs = {k: v for k, v in loader.collate_fn([features[i]]).items() if k not in ("labels", "index")}
         alone = model(**inputs)
@@ -57,6 +58,13 @@ def test_calibration_brings_the_mean_ratio_to_the_target(task: str, loaded: Call
         assert np.mean([mask.mean() for mask in result.masks]) == pytest.approx(target, abs=0.01)
         again = predict(model, loader)  # at the bias that stayed in the model
         assert all(np.array_equal(a, b) for a, b in zip(result.masks, again.masks, strict=True))
+
+
+def test_calibration_counts_all_positions_where_asked(loaded: Callable) -> None:
+    model, _, loader = loaded("text", "re")
+    model.config.count_all_positions = True
+    result = predict(model, loader, calibrate_to=0.25)
+    assert np.mean([mask.sum() / 48 for mask in result.masks]) == pytest.approx(0.25, abs=0.01)
 
 
 @both_tasks

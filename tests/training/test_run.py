@@ -17,6 +17,7 @@ from transformers import TrainerCallback
 
 from rekd_edge.errors import FailureError, InputError
 from rekd_edge.modeling import RationaleModel
+from rekd_edge.training.objectives import OBJECTIVES
 from rekd_edge.training.run import train
 
 PREPROCESSING = {"text": "tokenizer.json", "image": "preprocessor_config.json"}
@@ -39,8 +40,20 @@ def assert_same_weights(one: Path, other: Path) -> None:
 
 
 class InterruptAfterCheckpoint(TrainerCallback):
-    def on_save(self, *args: Any, **kwargs: Any) -> None:
-        raise KeyboardInterrupt
+    def __init__(self, epoch: int = 1) -> None:
+        self.epoch = epoch
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if round(state.epoch) == self.epoch:
+            raise KeyboardInterrupt
+
+
+class StepRecorder(TrainerCallback):
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.steps.append(state.global_step)
 
 
 @every_run
@@ -102,7 +115,10 @@ def test_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
     assert not (output / "metrics.json").exists()
     with pytest.raises(InputError, match="--resume"):
         train(config, output)
-    resumed = train(config, output, resume=True)
+    recorders = {"control": StepRecorder(), "re": StepRecorder()}
+    resumed = train(config, output, resume=True, callbacks=lambda name: [recorders[name]])
+    assert recorders[stage].steps == [5, 6, 7, 8]  # the second epoch alone
+    assert recorders["control"].steps == ([5, 6, 7, 8] if stage == "control" else [])
     whole = runs(task, "re")
     assert_same_weights(output, whole)
     assert_same_weights(output / "control", whole / "control")
@@ -119,6 +135,18 @@ def test_resumed_student_ends_with_the_weights_of_an_uninterrupted_one(
         train(config, tmp_path / "run", callbacks=lambda _: [InterruptAfterCheckpoint()])
     train(config, tmp_path / "run", resume=True)
     assert_same_weights(tmp_path / "run", runs("text", "rekd"))
+
+
+def test_checkpoint_that_was_cut_short_is_passed_over(
+    runs: Callable[..., Path], settings: Callable, tmp_path: Path
+) -> None:
+    config, output, recorder = settings("image", "cls"), tmp_path / "run", StepRecorder()
+    with pytest.raises(KeyboardInterrupt):
+        train(config, output, callbacks=lambda _: [InterruptAfterCheckpoint(epoch=2)])
+    (output / "checkpoints/checkpoint-8/trainer_state.json").unlink()
+    train(config, output, resume=True, callbacks=lambda _: [recorder])
+    assert recorder.steps == [5, 6, 7, 8]
+    assert_same_weights(output, runs("image", "cls"))
 
 
 def test_same_seed_same_weights_and_another_seed_others(
@@ -238,20 +266,18 @@ def write_csv(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-def test_bad_input_leaves_nothing_behind(
-    settings: Callable, runs: Callable[..., Path], write_csv: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_bad_input_leaves_nothing_behind(settings: Callable, write_csv: Callable[..., Path], tmp_path: Path) -> None:
     single = write_csv(["good"] * 20)
     wrong = [
-        ({"spec": str(single)}, "class"),
-        ({"spec": "builtin:nothing"}, "no data"),
-        ({"spec": ""}, "--data"),
+        ({"data__spec": str(single)}, "class"),
+        ({"data__spec": "builtin:nothing"}, "no data"),
+        ({"data__spec": ""}, "--data"),
         ({"backbone": ""}, "--backbone"),
         ({"backbone": "random:bert-giant"}, "known geometry"),
         ({"backbone": "random:vit-nano"}, "reads image"),
         ({"layers": 9}, "9 cannot be kept"),
         ({"generator_layers": 9}, "9 cannot be kept"),
-        ({"data__text_column": "nothing", "spec": str(single)}, "nothing"),
+        ({"data__text_column": "nothing", "data__spec": str(single)}, "nothing"),
     ]
     for changes, words in wrong:
         with pytest.raises(InputError, match=words) as caught:
@@ -266,7 +292,7 @@ def test_bad_input_leaves_nothing_behind(
         ("image", {}, "reads image"),
         ("text", {"data__max_length": 32}, "max_length=48"),
         ("text", {"allow_weak_teacher": False}, "allow_weak_teacher=true"),
-        ("text", {"spec": "other"}, "knows the labels"),
+        ("text", {"data__spec": "other"}, "knows the labels"),
     ],
 )
 def test_unfit_teacher_leaves_nothing_behind(
@@ -278,8 +304,8 @@ def test_unfit_teacher_leaves_nothing_behind(
     write_csv: Callable[..., Path],
     tmp_path: Path,
 ) -> None:
-    if changes.get("spec") == "other":
-        changes = {"spec": str(write_csv(["good", "bad"] * 10))}
+    if changes.get("data__spec") == "other":
+        changes = {"data__spec": str(write_csv(["good", "bad"] * 10))}
     config = settings("text", "rekd", **{"teacher": str(runs(teacher, "re")), "allow_weak_teacher": True, **changes})
     with pytest.raises(InputError, match=words):
         train(config, tmp_path / "run")
@@ -297,6 +323,26 @@ def test_diverged_training_is_a_failure_and_no_run(settings: Callable, tmp_path:
         train(config, tmp_path / "run")
     assert not (tmp_path / "run" / "metrics.json").exists()
     assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("count_all", [True, False])
+def test_stored_targets_cover_every_position_that_is_distilled(
+    count_all: bool, runs: Callable[..., Path], settings: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    distilled, seen = OBJECTIVES["rekd"], []
+
+    def spy(model: Any, batch: Any, *rest: Any) -> Any:
+        seen.append(batch["teacher_selection_logits"].abs().sum(dim=-1) > 0)
+        assert (batch["attention_mask"] == 0).any()
+        assert seen[-1][batch["attention_mask"] == 1].all()
+        return distilled(model, batch, *rest)
+
+    monkeypatch.setitem(OBJECTIVES, "rekd", spy)
+    teacher = str(runs("text", "re"))
+    changes = {"control": None, "allow_weak_teacher": True, "epochs": 1, "count_all_positions": count_all}
+    train(settings("text", "rekd", teacher=teacher, **changes), tmp_path / "run")
+    assert len(seen) == 4
+    assert all(positions.all() for positions in seen) == count_all
 
 
 @pytest.mark.parametrize("changes", [{"teacher_mask": "student"}, {"count_all_positions": True}, {"mask_mode": "drop"}])

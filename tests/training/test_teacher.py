@@ -84,6 +84,13 @@ def test_unfinished_teacher_is_refused(teacher_folder: Callable[..., Path]) -> N
         read_teacher(str(folder), True)
 
 
+def test_teacher_without_its_tokenizer_is_refused(teacher_folder: Callable[..., Path]) -> None:
+    facts, student, tokenizer = facts_and_tokenizer(teacher_folder())
+    (facts.folder / "tokenizer.json").unlink()
+    with pytest.raises(InputError, match=r"tokenizer\.json is missing"):
+        check_teacher(facts, student, tokenizer)
+
+
 def facts_and_tokenizer(folder: Path) -> tuple[TeacherFacts, RationaleConfig, Tokenizer | None]:
     facts = read_teacher(str(folder), True)
     return facts, replace(facts.config), preprocessing_of_run(folder, facts.config).tokenizer

@@ -1,0 +1,114 @@
+"""Runs and bundles that several rooms of the tests share: tiny, and made once a session."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+SENTENCES = [
+    "An absolute delight from the first scene to the last.",
+    "A dull, lifeless film; the plot is a mess and the actors are bored!",
+    "סרט טוב מאוד",
+    "c'est un très bon film, vraiment",
+]
+DIGITS = {"height": 8, "width": 8, "patch_size": 1, "resample": 3, "rescale_factor": 1 / 255}
+MAX_LENGTH = 32
+
+
+@pytest.fixture(scope="session")
+def make_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """A finished run with random weights, the same each time: one layer, 64 wide; its data is gone.
+
+    Texts are read in at most 32 tokens and have the labels of `builtin:planted`; images have 8 x 8 patches of one
+    pixel and the labels of `builtin:digits`. Margins lie on both sides of 0, and some rows have none above it.
+    """
+    runs: dict[tuple[str, str, str], Path] = {}
+
+    def make(task: str, mask_mode: str = "zero", method: str = "re") -> Path:
+        key = task, mask_mode, method
+        if key not in runs:
+            runs[key] = tmp_path_factory.mktemp("-".join(key))
+            _write_run(runs[key], *key)
+        return runs[key]
+
+    return make
+
+
+def _write_run(folder: Path, task: str, mask_mode: str, method: str) -> None:
+    import torch
+
+    from rekd_edge.data import train_tokenizer
+    from rekd_edge.modeling import RationaleConfig, RationaleModel
+    from rekd_edge.modeling.backbones import load_backbone
+    from rekd_edge.modeling.encoders import encoder_from_backbone
+
+    is_text = task == "text"
+    tokenizer = train_tokenizer(SENTENCES, 200)
+    name, options = "random:vit-nano", {"layers": 1}
+    if is_text:
+        name = "random:bert-nano"
+        options |= {"max_length": MAX_LENGTH, "vocabulary": tokenizer.get_vocab_size()}
+    torch.manual_seed(0)
+    predictor = encoder_from_backbone(load_backbone(name, **options))
+    generator = None if method in ("cls", "control") else encoder_from_backbone(load_backbone(name, **options))
+    config = RationaleConfig(
+        task=task,
+        method=method,
+        labels=["neg", "pos"] if is_text else [str(digit) for digit in range(10)],
+        predictor=predictor.config.to_dict(),
+        generator=None if generator is None else generator.config.to_dict(),
+        head_hidden=256 if is_text else None,
+        mask_mode=mask_mode,
+        target_ratio=0.3,
+        margin_bias=-1.0,
+        max_length=MAX_LENGTH if is_text else None,
+        special_token_ids=[2, 3] if is_text else [],
+        image=None if is_text else {**DIGITS, "mean": [0.5] * 3, "std": [0.5] * 3},
+    )
+    model = RationaleModel(config, predictor, generator)
+    with torch.no_grad():
+        for weight in model.parameters():  # far enough from 0 that what a layer sees shows in what it says
+            weight.copy_(0.15 * torch.randn(weight.shape) + (weight if weight.dim() == 1 else 0))
+    model.save_pretrained(folder)
+    if is_text:
+        tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "training.json").write_text(json.dumps({"recipe": {"data": {"spec": "a-folder-that-is-gone"}}}))
+    (folder / "metrics.json").write_text(json.dumps({"accuracy": 0.75, "rationale_ratio": 0.3}))
+
+
+@pytest.fixture(scope="session")
+def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An `re` run on `builtin:planted` that has found the cue words, with its control."""
+    import torch
+
+    from rekd_edge.training.configuration import load_config
+    from rekd_edge.training.run import train
+
+    settings = {"layers": 1, "data.train_limit": 600, "data.eval_limit": 200, "data.max_length": 64}
+    run = tmp_path_factory.mktemp("trained") / "run"
+    torch.set_num_threads(1)  # matrices this small gain nothing from more
+    train(load_config("planted", {**settings, "epochs": 4, "learning_rate": 3e-3}), run)
+    return run
+
+
+@pytest.fixture(scope="session")
+def int8_bundle(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`trained_run`, exported to int8."""
+    from rekd_edge.export import export_bundle
+
+    bundle = tmp_path_factory.mktemp("bundles") / "int8"
+    export_bundle(trained_run, bundle, precision="int8")
+    return bundle
+
+
+@pytest.fixture(scope="session")
+def digits_bundle(make_run: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An image run with random weights, exported to fp32."""
+    from rekd_edge.export import export_bundle
+
+    bundle = tmp_path_factory.mktemp("bundles") / "digits"
+    export_bundle(make_run("image", "drop"), bundle)
+    return bundle

@@ -1,0 +1,131 @@
+"""The graph says what the run says: every mode, batch and length, asked with plain ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from rekd_edge.export.graph import OPSET, graph_io
+from rekd_edge.modeling import RationaleModel
+
+Graph = Callable[..., tuple[RationaleModel, Path]]
+LOWEST = np.finfo(np.float32).min
+CLS, SEP, PAD = 2, 3, 0
+VARIANTS = list(product(("text", "image"), ("zero", "drop"), ("re", "cls")))
+DTYPES = {"tensor(int64)": "int64", "tensor(float)": "float32", "tensor(bool)": "bool"}
+
+
+def texts(lengths: list[int], width: int) -> dict[str, NDArray[np.int64]]:
+    """Rows of the given lengths in tokens, [CLS] and [SEP] included; 0 is padding alone."""
+    random = np.random.default_rng(sum(lengths) + width)
+    ids = np.full((len(lengths), width), PAD)
+    for row, length in zip(ids, lengths, strict=True):
+        if length:
+            row[:length] = [CLS, *random.integers(4, 80, length - 2), SEP]
+    return {"input_ids": ids, "attention_mask": (ids != PAD).astype(np.int64)}
+
+
+def images(count: int) -> dict[str, NDArray[np.float32]]:
+    return {"pixel_values": np.random.default_rng(count).normal(size=(count, 3, 8, 8)).astype(np.float32)}
+
+
+def batches(task: str) -> list[dict[str, NDArray]]:
+    if task == "image":
+        return [images(count) for count in range(1, 6)]
+    random = np.random.default_rng(0)
+    drawn = [random.integers(2, 33, count).tolist() for count in range(1, 6)]
+    one_each = [[length] for length in range(2, 33)]
+    edges = [[0], [2], [0, 0], [2, 2], [0, 2, 3], [32, 0, 2, 17, 3]]
+    return [texts(lengths, max(*lengths, 1)) for lengths in [*drawn, *one_each, *edges]] + [texts([3, 9], 32)]
+
+
+def is_feature(feed: dict[str, NDArray]) -> NDArray[np.bool_]:
+    if "pixel_values" in feed:
+        return np.ones((len(feed["pixel_values"]), 64), bool)
+    return (feed["attention_mask"] == 1) & (feed["input_ids"] != CLS) & (feed["input_ids"] != SEP)
+
+
+def selected(margin: NDArray[np.float32], feature: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The rule of selection, row by row: above 0, else the first of the largest."""
+    mask = (margin > 0) & feature
+    for row, (values, real) in enumerate(zip(margin, feature, strict=True)):
+        if real.any() and not mask[row].any():
+            mask[row, np.flatnonzero(real & (values == values[real].max()))[0]] = True
+    return mask
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_graph_answers_as_torch_does(make_graph: Graph, variant: tuple[str, str, str]) -> None:
+    model, path = make_graph(*variant)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    for feed in batches(variant[0]):
+        with torch.no_grad():
+            expected = model(**{name: torch.from_numpy(value) for name, value in feed.items()})
+        logits, mask, margin = session.run(["logits", "rationale_mask", "selection_margin"], feed)
+        np.testing.assert_array_equal(mask, expected.mask.numpy())
+        np.testing.assert_allclose(logits, expected.logits.numpy(), atol=1e-4, rtol=0)
+        feature = is_feature(feed)
+        np.testing.assert_allclose(margin[feature], expected.margin.numpy()[feature], atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_masks_and_margins_keep_the_numeric_rules(make_graph: Graph, variant: tuple[str, str, str]) -> None:
+    _, path = make_graph(*variant)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    fallbacks = 0
+    for feed in batches(variant[0]):
+        logits, mask, margin = session.run(["logits", "rationale_mask", "selection_margin"], feed)
+        feature = is_feature(feed)
+        assert np.isfinite(logits).all()
+        assert (margin[~feature] == LOWEST).all()
+        assert (margin[feature] > LOWEST).all()
+        np.testing.assert_array_equal(mask, feature if variant[2] == "cls" else selected(margin, feature))
+        fallbacks += int((feature.any(axis=1) & ~(margin > 0).any(axis=1)).sum())
+    if variant[2] == "re" and variant[0] == "text":
+        assert fallbacks  # else the rule was seen in part only
+
+
+@pytest.mark.parametrize("task", ["text", "image"])
+def test_names_types_and_axes_are_those_of_the_contract(make_graph: Graph, task: str) -> None:
+    _, path = make_graph(task, "drop", "re")
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    inputs = {value.name: (value.type, value.shape) for value in session.get_inputs()}
+    outputs = {value.name: (value.type, value.shape) for value in session.get_outputs()}
+    ids = ("tensor(int64)", ["batch", "sequence"])
+    assert inputs == (
+        {"input_ids": ids, "attention_mask": ids}
+        if task == "text"
+        else {"pixel_values": ("tensor(float)", ["batch", 3, 8, 8])}
+    )
+    assert list(outputs) == ["logits", "rationale_mask", "selection_margin"]
+    assert outputs["logits"] == ("tensor(float)", ["batch", 2 if task == "text" else 10])
+    assert outputs["rationale_mask"][0] == "tensor(bool)"
+    assert outputs["selection_margin"][0] == "tensor(float)"
+    for name in ("rationale_mask", "selection_margin"):
+        assert outputs[name][1][0] == "batch"
+        assert len(outputs[name][1]) == 2
+    if task == "text":
+        assert outputs["rationale_mask"][1] == outputs["selection_margin"][1] == ["batch", "sequence"]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_graph_is_valid_at_the_stated_opset(make_graph: Graph, variant: tuple[str, str, str]) -> None:
+    model = onnx.load(make_graph(*variant)[1])
+    onnx.checker.check_model(model, full_check=True)
+    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", OPSET)]
+
+
+@pytest.mark.parametrize("task", ["text", "image"])
+def test_listed_io_is_that_of_the_graph(make_graph: Graph, task: str) -> None:
+    session = onnxruntime.InferenceSession(str(make_graph(task, "zero", "re")[1]), providers=["CPUExecutionProvider"])
+    listed = graph_io(task)
+    for side, values in (("inputs", session.get_inputs()), ("outputs", session.get_outputs())):
+        assert [(io["name"], io["dtype"]) for io in listed[side]] == [(v.name, DTYPES[v.type]) for v in values]

@@ -1,0 +1,71 @@
+"""Integers stand for numbers as closely as int8 can, and never overflow."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+
+from rekd_edge.export.int8 import quantize_rows, quantize_weight, static_grid
+
+numbers = st.floats(-4, 4, width=32, allow_subnormal=False)
+matrices = arrays(np.float32, array_shapes(min_dims=2, max_dims=2, max_side=9), elements=numbers)
+
+
+@given(matrices)
+def test_weights_lie_within_half_a_step(weight: np.ndarray) -> None:
+    values, scale = quantize_weight(weight)
+    assert values.dtype == np.int8
+    assert scale.shape == (weight.shape[1],)
+    error = np.abs(values * scale.astype(np.float64) - weight)
+    assert (error <= scale * 0.5001).all()
+
+
+@given(matrices)
+def test_no_pair_of_products_leaves_16_bits(weight: np.ndarray) -> None:
+    """`vpmaddubsw`: sums of two neighbouring uint8 x int8 products, saturated at 16 bits."""
+    values = quantize_weight(weight)[0].astype(np.int64)
+    pairs = np.pad(values, ((0, len(values) % 2), (0, 0))).reshape(-1, 2, values.shape[1])
+    largest = 255 * np.maximum(pairs, 0).sum(axis=1)
+    smallest = 255 * np.minimum(pairs, 0).sum(axis=1)
+    assert largest.max(initial=0) < 2**15
+    assert smallest.min(initial=0) >= -(2**15)
+
+
+def test_scales_are_no_larger_than_they_must_be() -> None:
+    weight = np.array([[1.0, 0.5, 0.0], [-1.0, 0.5, 0.0], [0.25, 0.5, 0.0]], np.float32)
+    values, scale = quantize_weight(weight)
+    # opposite signs cannot add up: the whole range; equal ones can: half of it; zeros stay zeros
+    np.testing.assert_allclose(scale[:2], [1 / 127, 1 / 127.5], rtol=1e-6)
+    assert values.tolist() == [[127, 64, 0], [-127, 64, 0], [32, 64, 0]]
+
+
+@given(matrices)
+def test_table_rows_lie_within_half_a_step(table: np.ndarray) -> None:
+    values, scale = quantize_rows(table)
+    assert values.dtype == np.int8
+    assert scale.shape == (len(table), 1)
+    assert (np.abs(values * scale.astype(np.float64) - table) <= scale * 0.5001).all()
+
+
+@given(matrices.filter(lambda weight: len(weight) > 1), st.randoms(use_true_random=False))
+def test_a_grid_holds_what_was_seen(weight: np.ndarray, random: object) -> None:
+    generator = np.random.default_rng(random.randrange(2**32))  # type: ignore[attr-defined]
+    seen = generator.normal(size=(20, len(weight))).astype(np.float32) * generator.uniform(0.01, 9, len(weight))
+    seen = seen.astype(np.float32)
+    grid = static_grid(seen.min(axis=0), seen.max(axis=0), weight)
+    steps = (seen - grid.shift) / grid.step
+    assert np.abs(steps).max() <= 127.01
+    np.testing.assert_allclose(grid.shift, (seen.min(axis=0) + seen.max(axis=0)) / 2, rtol=1e-4, atol=1e-6)
+
+
+def test_a_channel_with_a_wide_spread_gets_wide_steps() -> None:
+    low, high = np.array([-1, -10], np.float32), np.array([1, 10], np.float32)
+    even = np.ones((2, 3), np.float32)
+    step = static_grid(low, high, even).step
+    assert step[1] / step[0] == pytest.approx(10**0.8)  # SmoothQuant's alpha: the weights take over the rest
+    weighty = np.array([[1, 1, 1], [0.1, 0.1, 0.1]], np.float32)
+    finer = static_grid(low, high, weighty).step
+    assert finer[0] / finer[1] < step[0] / step[1]  # the channel that the weights amplify is resolved more finely

@@ -1,0 +1,275 @@
+"""Int8 graphs stay close to fp32, answer each row by itself, and hold what their target can run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+
+from rekd_edge.export.int8 import quantize_weight, static_grid
+from rekd_edge.export.parity import Feed, agreement, graph_answers, invariance
+from rekd_edge.export.quantization import (
+    CONTRIB,
+    SMALLEST,
+    find_linears,
+    quantize,
+    quantize_embeddings,
+    quantize_products,
+)
+from rekd_edge.modeling import RationaleModel
+
+Graph = Callable[..., tuple[RationaleModel, Path]]
+Feeds = Callable[[str, int], list[Feed]]
+NAMES = ["logits", "rationale_mask", "selection_margin"]
+
+
+def session(model: ModelProto, threads: int = 1, exact: bool = False) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    if exact:  # no 16-bit sums on x86, at the price of speed
+        options.add_session_config_entry("session.x64quantprecision", "1")
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def batch_of(feeds: list[Feed]) -> Feed:
+    if "pixel_values" in feeds[0]:
+        return {"pixel_values": np.concatenate([feed["pixel_values"] for feed in feeds])}
+    width = max(feed["input_ids"].shape[1] for feed in feeds)
+    return {
+        name: np.concatenate([np.pad(feed[name], ((0, 0), (0, width - feed[name].shape[1]))) for feed in feeds])
+        for name in ("input_ids", "attention_mask")
+    }
+
+
+@pytest.fixture(scope="module")
+def make_int8(make_graph: Graph, make_feeds: Feeds) -> Callable[..., ModelProto]:
+    """The int8 form of a graph with random weights."""
+    made: dict[tuple[Any, ...], ModelProto] = {}
+
+    def make(task: str, mask_mode: str, target: str, calibrated: bool) -> ModelProto:
+        key = task, mask_mode, target, calibrated
+        if key not in made:
+            feeds = make_feeds(task, 20) if calibrated else []
+            made[key] = quantize(onnx.load(make_graph(task, mask_mode, "re")[1]), feeds, target)
+        return made[key]
+
+    return make
+
+
+ALL = list(product(("text", "image"), ("zero", "drop"), ("cpu", "mobile"), (True, False)))
+
+
+@pytest.mark.parametrize(("task", "mask_mode", "target", "calibrated"), ALL)
+def test_int8_is_close_to_fp32(
+    make_graph: Graph, make_int8: Callable[..., ModelProto], make_feeds: Feeds, task: str, mask_mode: str, target: str,
+    calibrated: bool,
+) -> None:  # fmt: skip
+    exact = session(onnx.load(make_graph(task, mask_mode, "re")[1]))
+    rounded = session(make_int8(task, mask_mode, target, calibrated))
+    margins, errors, differences = [], [], []
+    for feed in make_feeds(task, 20):
+        margin, mask = exact.run(NAMES[:0:-1], feed)
+        other_margin, other_mask = rounded.run(NAMES[:0:-1], feed)
+        feature = margin > np.finfo(np.float32).min
+        np.testing.assert_array_equal(other_margin[~feature], margin[~feature])
+        margins.append(margin[feature])
+        errors.append((other_margin - margin)[feature])
+        differences.append((mask != other_mask)[feature])
+    assert np.abs(np.concatenate(errors)).mean() < 0.03 * np.concatenate(margins).std()
+    assert np.concatenate(differences).mean() < 0.03  # random margins crowd around the border
+
+
+@pytest.mark.parametrize(("task", "mask_mode", "target", "calibrated"), ALL)
+def test_a_row_alone_equals_the_row_in_a_batch_bit_by_bit(
+    make_int8: Callable[..., ModelProto], make_feeds: Feeds, task: str, mask_mode: str, target: str, calibrated: bool
+) -> None:
+    model = make_int8(task, mask_mode, target, calibrated)
+    feeds = make_feeds(task, 9)
+    together = session(model, threads=2).run(NAMES, batch_of(feeds))
+    alone = session(model)
+    for row, feed in enumerate(feeds):
+        for whole, single in zip(together, alone.run(NAMES, feed), strict=True):
+            np.testing.assert_array_equal(whole[row, : single.shape[1]], single[0])
+
+
+@pytest.mark.parametrize("task", ["text", "image"])
+def test_the_16_bit_sums_of_x86_lose_nothing(
+    make_int8: Callable[..., ModelProto], make_feeds: Feeds, task: str
+) -> None:
+    model = make_int8(task, "zero", "cpu", True)
+    fast, exact = session(model), session(model, exact=True)
+    for feed in make_feeds(task, 6):
+        for ours, theirs in zip(fast.run(NAMES, feed), exact.run(NAMES, feed), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("task", ["text", "image"])
+@pytest.mark.parametrize("target", ["mobile", "web"])
+def test_mobile_and_web_hold_standard_operators_alone(
+    make_int8: Callable[..., ModelProto], task: str, target: str
+) -> None:
+    model = make_int8(task, "drop", target, True)
+    assert {node.domain for node in model.graph.node} == {""}
+    assert [entry.domain for entry in model.opset_import] == [""]
+    onnx.checker.check_model(model, full_check=True)
+
+
+@pytest.mark.parametrize("task", ["text", "image"])
+def test_a_cpu_graph_uses_the_fused_operators(make_int8: Callable[..., ModelProto], task: str) -> None:
+    model = make_int8(task, "drop", "cpu", True)
+    assert {"MatMulIntegerToFloat", "FastGelu"} <= {node.op_type for node in model.graph.node if node.domain == CONTRIB}
+    assert {entry.domain for entry in model.opset_import} == {"", CONTRIB}
+    onnx.checker.check_model(model)
+
+
+@pytest.mark.parametrize("target", ["cpu", "web"])
+def test_every_large_matrix_is_int8(make_int8: Callable[..., ModelProto], make_graph: Graph, target: str) -> None:
+    model = make_int8("text", "drop", target, True)
+    large = [tensor for tensor in model.graph.initializer if np.prod(tensor.dims) >= SMALLEST]
+    assert large
+    assert {tensor.data_type for tensor in large} == {TensorProto.INT8}
+    used = {name for node in model.graph.node for name in node.input}
+    assert {tensor.name for tensor in model.graph.initializer} <= used
+    original = make_graph("text", "drop", "re")[1].stat().st_size
+    assert len(model.SerializeToString()) < original / 2
+
+
+def test_quantising_leaves_its_input_as_it_was(make_graph: Graph, make_feeds: Feeds) -> None:
+    model = onnx.load(make_graph("text", "zero", "re")[1])
+    before = model.SerializeToString()
+    quantize(model, make_feeds("text", 3), "mobile")
+    assert model.SerializeToString() == before
+
+
+def tiny(nodes: list[Any], constants: dict[str, np.ndarray], inputs: dict[str, list[Any]]) -> ModelProto:
+    """A graph from x (float) or ids (int64) to y."""
+    kinds = {"x": TensorProto.FLOAT, "ids": TensorProto.INT64}
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info(name, kinds[name], shape) for name, shape in inputs.items()],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("calibrated", [True, False])
+@pytest.mark.parametrize("biased", [True, False])
+def test_a_product_is_what_its_integers_say(fused: bool, calibrated: bool, biased: bool) -> None:
+    """LayerNormalization, then one product: the same arithmetic in numpy."""
+    random = np.random.default_rng(0)
+    gain, shift = random.uniform(0.1, 3, 64).astype(np.float32), random.normal(size=64).astype(np.float32)
+    weight, bias = random.normal(size=(64, 80)).astype(np.float32), random.normal(size=80).astype(np.float32)
+    nodes = [
+        helper.make_node("LayerNormalization", ["x", "gain", "shift"], ["normal"]),
+        helper.make_node("MatMul", ["normal", "weight"], ["product" if biased else "y"]),
+    ]
+    constants = {"gain": gain, "shift": shift, "weight": weight}
+    if biased:
+        nodes.append(helper.make_node("Add", ["bias", "product"], ["y"]))
+        constants["bias"] = bias
+    model = tiny(nodes, constants, {"x": ["batch", "sequence", 64]})
+    x = random.normal(size=(3, 5, 64)).astype(np.float32)
+    quantised = quantize_products(model, [{"x": x}] if calibrated else [], fused)
+    assert "MatMul" not in {node.op_type for node in quantised.graph.node}
+    (found,) = session(quantised).run(["y"], {"x": x})
+
+    normal = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5) * gain + shift
+    middle, step = 0.0, np.abs(normal).max(-1, keepdims=True) / 127
+    if calibrated:
+        grid = static_grid(normal.min(axis=(0, 1)), normal.max(axis=(0, 1)), weight)
+        middle, step = grid.shift, grid.step
+        values, scale = quantize_weight(weight * step[:, None])
+        integers = np.clip(np.round((normal - middle) / step), -128, 127) @ values * scale
+    else:
+        values, scale = quantize_weight(weight)
+        integers = np.round(normal / step) @ values * scale * step
+    expected = integers + np.broadcast_to(middle, 64) @ weight + (bias if biased else 0)
+    # a value on the border between two integers may fall on either side
+    assert np.mean(np.abs(found - expected) > 1e-3) < 0.05
+    assert np.abs(found - expected).max() < 0.2
+    assert np.abs(found - normal @ weight - (bias if biased else 0)).max() < 0.03 * np.abs(found).max()
+
+
+def test_a_scale_of_its_own_serves_every_row() -> None:
+    """Rows a thousand times apart in size keep their relative precision."""
+    random = np.random.default_rng(0)
+    weight = random.normal(size=(64, 64)).astype(np.float32)
+    model = tiny([helper.make_node("MatMul", ["x", "weight"], ["y"])], {"weight": weight}, {"x": ["batch", 64]})
+    x = (random.normal(size=(4, 64)) * [[1e-3], [1], [1e3], [0]]).astype(np.float32)
+    (found,) = session(quantize_products(model, [], False)).run(["y"], {"x": x})
+    relative = np.abs(found - x @ weight).max(axis=1)[:3] / np.abs(x @ weight).max(axis=1)[:3]
+    assert (relative < 0.03).all()
+    assert (found[3] == 0).all()
+
+
+def test_values_below_0_survive_after_gelu() -> None:
+    random = np.random.default_rng(0)
+    weight = random.normal(size=(64, 64)).astype(np.float32)
+    nodes = [helper.make_node("Relu", ["x"], ["active"]), helper.make_node("MatMul", ["active", "weight"], ["y"])]
+    model = tiny(nodes, {"weight": weight}, {"x": ["batch", 64]})
+    x = random.normal(size=(8, 64)).astype(np.float32)
+    (found,) = session(quantize_products(model, [], True)).run(["y"], {"x": x})
+    expected = np.maximum(x, 0) @ weight
+    assert np.abs(found - expected).max() < 0.03 * np.abs(expected).max()
+
+
+def test_embeddings_are_int8_row_by_row() -> None:
+    random = np.random.default_rng(0)
+    table = (random.normal(size=(100, 64)) * random.uniform(0.01, 9, (100, 1))).astype(np.float32)
+    model = tiny(
+        [helper.make_node("Gather", ["table", "ids"], ["y"])], {"table": table}, {"ids": ["batch", "sequence"]}
+    )
+    quantised = quantize_embeddings(model)
+    ids = random.integers(0, 100, (3, 7))
+    (found,) = session(quantised).run(["y"], {"ids": ids})
+    assert (np.abs(found - table[ids]) <= 0.5001 * np.abs(table[ids]).max(-1, keepdims=True) / 127).all()
+    assert len(quantised.SerializeToString()) < 0.4 * len(model.SerializeToString())
+
+
+def test_what_is_no_table_of_rows_stays_float() -> None:
+    table = np.ones((64, 64), np.float32)
+    gather = helper.make_node("Gather", ["table", "ids"], ["y"], axis=1)
+    model = tiny([gather], {"table": table}, {"ids": ["batch"]})
+    assert quantize_embeddings(model).graph == model.graph
+
+
+def test_only_products_with_constant_weights_are_found() -> None:
+    weight, bias = np.ones((64, 64), np.float32), np.ones(64, np.float32)
+    nodes = [
+        helper.make_node("MatMul", ["x", "weight"], ["product"]),
+        helper.make_node("Add", ["product", "bias"], ["first"]),
+        helper.make_node("MatMul", ["first", "weight"], ["second"]),  # its output is used twice: no bias to take in
+        helper.make_node("Add", ["second", "bias"], ["third"]),
+        helper.make_node("MatMul", ["second", "third"], ["attention"]),
+        helper.make_node("MatMul", ["attention", "narrow"], ["y"]),
+    ]
+    constants = {"weight": weight, "bias": bias, "narrow": np.ones((64, 2), np.float32)}
+    model = tiny(nodes, constants, {"x": [64, 64]})
+    found = [(linear.input, linear.product, linear.output) for linear in find_linears(model)]
+    assert found == [("x", "product", "first"), ("first", "second", "second")]
+
+
+def test_int8_agrees_with_fp32_on_a_trained_run(
+    trained_run: Path, make_planted_feeds: Callable[[Path], list[Feed]], tmp_path: Path
+) -> None:
+    from rekd_edge.export.graph import export_graph
+
+    path, int8 = tmp_path / "fp32.onnx", tmp_path / "int8.onnx"
+    export_graph(RationaleModel.from_pretrained(trained_run), path)
+    feeds = make_planted_feeds(trained_run)
+    onnx.save(quantize(onnx.load(path), feeds[:100], "cpu"), int8)
+    found = agreement(graph_answers(path, feeds), graph_answers(int8, feeds))
+    assert found.mask_agreement >= 0.995
+    assert found.label_agreement >= 0.99
+    unchanging = invariance(int8, feeds, 0)
+    assert unchanging["mask_differences"] == unchanging["near_ties"] == unchanging["label_differences"] == 0
