@@ -40,8 +40,8 @@ class Setting:
 
 
 SETTINGS = {
-    "planted": Setting("planted", (2, 2), (1, 1), teacher_epochs=2),
-    "digits": Setting("digits", (2, 2), (1, 1), teacher_epochs=2),
+    "planted": Setting("planted", (2, 2), (1, 1), teacher_epochs=4),
+    "digits": Setting("digits", (2, 2), (1, 1), teacher_epochs=4),
     "imdb": Setting("imdb-small", (4, 2), (2, 1)),
     "cifar10": Setting("cifar10-small", (6, 4), (3, 2)),
 }

@@ -31,10 +31,16 @@ def model_card(manifest: dict[str, Any], training: dict[str, Any]) -> str:
     if manifest["quantization"]:
         rows.append(("Features on which int8 and fp32 masks agree", _share(manifest["quantization"]["mask_agreement"])))
         rows.append(("Labels on which int8 and fp32 agree", _share(manifest["quantization"]["label_agreement"])))
+    features = "words" if is_text else "patches"
+    decides = f"Selects a few {features} (about {manifest['target_ratio']:.0%}), then decides from those alone."
+    if manifest["method"] == "cls":
+        decides = f"Decides from all {features}."
+    if not manifest["verified"]:
+        decides = f"**This bundle failed its check: {'; '.join(manifest['failures'])}.**\n\n{decides}"
     table = "\n".join(f"| {name} | {value} |" for name, value in rows if value)
     return f"""# {"Text" if is_text else "Image"} classifier that shows its rationale
 
-Selects a few {"words" if is_text else "patches"} (about {manifest["target_ratio"]:.0%}), then decides from those alone.
+{decides}
 Labels: {", ".join(manifest["labels"])}.
 Trained by `{manifest["method"]}` on `{source}`, precision {manifest["precision"]}.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import sys
@@ -28,6 +29,7 @@ app = typer.Typer(
 )
 
 PREDICT_CHUNK = 64
+NO_SPACE = "There is no space left on the device; free some and run the command again."
 BENCH_INPUTS = 64
 UsageError: type[Exception] = typer.BadParameter.__base__  # type: ignore[assignment]
 """Wrong usage, as typer raises it: click's own before typer 0.26, a copy inside typer since."""
@@ -160,7 +162,8 @@ def export(
     if as_json:
         _print_json(manifest)
         return
-    _print_figures({"precision": manifest["precision"], **manifest["parity"]})
+    checks = ("precision", "verified", "parity", "quantization", "invariance")
+    _print_figures({name: manifest[name] for name in checks if manifest[name] is not None})
     _say_next(f"rekd-edge predict {output} …", f"rekd-edge bench {output}")
 
 
@@ -184,14 +187,14 @@ def predict(
     rows = chain.from_iterable(_lines(sys.stdin.buffer) if given == "-" else [given] for given in inputs)
     while chunk := list(islice(rows, PREDICT_CHUNK)):
         for source, prediction in zip(chunk, rationalizer(chunk), strict=True):
-            if as_json:
-                print(json.dumps(prediction.to_dict()), flush=True)
-            else:
-                _show(source, prediction)
             if png is not None:
                 from rekd_edge.runtime.display import rationale_png
 
                 rationale_png(source, prediction, png)
+            if as_json:
+                print(json.dumps(prediction.to_dict()), flush=True)
+            else:
+                _show(source, prediction)
 
 
 @app.command()
@@ -281,33 +284,47 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 
 def main() -> None:
     """Run the command line; every failure is one sentence on standard error and the contract's exit status."""
+    sys.stdout = sys.stdout or io.TextIOWrapper(io.BytesIO())  # None where the caller has closed it
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
-    if not sys.stderr.isatty():
-        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    _quieten_libraries()
     try:
-        status = app(standalone_mode=False)
-        sys.exit(status if isinstance(status, int) else 0)
+        status = app(standalone_mode=False, prog_name=app.info.name)
+        sys.stdout.flush()
     except UsageError as error:
         _fail(_usage_sentence(error), 2)
     except RekdEdgeError as error:
         _fail(str(error), error.exit_status)
     except (KeyboardInterrupt, typer.Abort):
         _fail("Interrupted.", 130)
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit) as error:  # typer turns the first into the second
+        if not isinstance(error.__context__ or error, BrokenPipeError):
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone; nothing more to print
         sys.exit(0)
     except ModuleNotFoundError as error:
         _fail(f'{error.name} is not installed; install the extra that has it: pip install "rekd-edge[all]".', 2)
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            _fail("There is no space left on the device; free some and run the command again.", 1)
+            _fail(NO_SPACE, 1)
         _fail(f"{error.strerror or error}: {error.filename or 'a file'}; check the path and its permissions.", 1)
     except Exception as error:
+        if "No space left" in str(error) or "unexpected pos" in str(error):  # as safetensors and torch say it
+            _fail(NO_SPACE, 1)
         if os.environ.get("REKD_EDGE_TRACEBACK"):
             raise
         words = " ".join(str(error).split())[:300]
         _fail(f"{type(error).__name__}: {words} (set REKD_EDGE_TRACEBACK=1 to see where, and report it).", 1)
+    if status == 130:  # what typer makes of Ctrl-C
+        _fail("Interrupted.", 130)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _quieten_libraries() -> None:
+    """Keep standard error to our own sentences: no log of retries, and progress bars on a terminal alone."""
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
 
 
 def _usage_sentence(error: Any) -> str:
@@ -317,7 +334,7 @@ def _usage_sentence(error: Any) -> str:
 
 
 def _fail(sentence: str, status: int) -> None:
-    print(f"rekd-edge: {sentence}", file=sys.stderr)
+    print(f"rekd-edge: {' '.join(sentence.splitlines())}", file=sys.stderr)
     sys.exit(status)
 
 

@@ -28,7 +28,7 @@ __all__ = ["print_demo", "run_demo"]
 
 DATA = ("planted", "digits")
 TEACHER_LAYERS, STUDENT_LAYERS = 2, 1
-TEACHER_EPOCHS = 2
+TEACHER_EPOCHS = 4
 """Times the recipe's: a teacher is trained once."""
 UNSEEN = 3
 

@@ -6,7 +6,13 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import settings
+from numpy.typing import NDArray
+
+settings.register_profile("project", deadline=None)  # shared machines stall; a slow example is no failure
+settings.load_profile("project")
 
 SENTENCES = [
     "An absolute delight from the first scene to the last.",
@@ -16,6 +22,20 @@ SENTENCES = [
 ]
 DIGITS = {"height": 8, "width": 8, "patch_size": 1, "resample": 3, "rescale_factor": 1 / 255}
 MAX_LENGTH = 32
+
+
+@pytest.fixture(scope="session")
+def select_by_rule() -> Callable[[NDArray[np.float32], NDArray[np.bool_]], NDArray[np.bool_]]:
+    """The rule of selection in numpy, row by row: margins above 0, else the first of the largest; features only."""
+
+    def select(margin: NDArray[np.float32], feature: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        mask = (margin > 0) & feature
+        for row, (values, real) in enumerate(zip(margin, feature, strict=True)):
+            if real.any() and not mask[row].any():
+                mask[row, np.flatnonzero(real & (values == values[real].max()))[0]] = True
+        return mask
+
+    return select
 
 
 @pytest.fixture(scope="session")

@@ -33,6 +33,7 @@ UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069
 TERMINAL_PIXELS = 48  # width of a drawn image in character cells, at most (unless it has more patches)
 PNG_PIXELS = 224  # a smaller image is enlarged to this, so that its patches can be seen
 DIMMED = 0.3  # brightness of what was not selected
+TINT, TINTED = (255, 140, 0), 0.35  # what was selected, so that dark patches show too
 
 
 def render_text(text: str, prediction: TextPrediction) -> RenderableType:
@@ -54,7 +55,7 @@ def render_text(text: str, prediction: TextPrediction) -> RenderableType:
 
 
 def render_image(image: ImageSource, prediction: ImagePrediction) -> RenderableType:
-    """The image as half-block cells, selected patches in colour and the rest grey and dimmed, below the label.
+    """The image as half-block cells, selected patches tinted and the rest grey and dimmed, below the label.
 
     Raises:
         InputError: the image cannot be read.
@@ -63,7 +64,7 @@ def render_image(image: ImageSource, prediction: ImagePrediction) -> RenderableT
     rows, columns = mask.shape
     # Each patch is `cell` terminal pixels wide and high; an even height fills whole characters.
     cell = max(1, min(prediction.patch_size, TERMINAL_PIXELS // columns))
-    pixels = _dim_unselected(load_image(image).resize((columns * cell, rows * cell)), mask)
+    pixels = _highlighted(load_image(image).resize((columns * cell, rows * cell)), mask)
     if len(pixels) % 2:
         pixels = np.concatenate([pixels, np.zeros_like(pixels[:1])])
     picture = Text(no_wrap=True)
@@ -75,7 +76,7 @@ def render_image(image: ImageSource, prediction: ImagePrediction) -> RenderableT
 
 
 def rationale_png(image: ImageSource, prediction: ImagePrediction, path: str | os.PathLike[str]) -> None:
-    """Write the image as a PNG with the patches that were not selected dimmed; whole or not at all.
+    """Write the image as a PNG, selected patches tinted and the rest grey and dimmed; whole or not at all.
 
     Raises:
         InputError: the image cannot be read, or the folder of `path` does not exist.
@@ -86,7 +87,7 @@ def rationale_png(image: ImageSource, prediction: ImagePrediction, path: str | o
         raise InputError(f"{destination} cannot be a file; give the path of a PNG in a folder that exists.")
     mask = np.array(prediction.mask, dtype=bool)
     picture = _enlarged(load_image(image), mask.shape, prediction.patch_size)
-    pixels = _dim_unselected(picture, mask)
+    pixels = _highlighted(picture, mask)
     temporary = ""
     try:
         handle, temporary = tempfile.mkstemp(prefix=f".{destination.name}.", dir=destination.parent)
@@ -121,14 +122,15 @@ def _enlarged(image: Image, grid: tuple[int, ...], patch_size: int) -> Image:
     return image.resize((width * factor, height * factor), resample=0)  # nearest: pixels stay what they are
 
 
-def _dim_unselected(image: Image, mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Grey and darken the pixels of the patches that are not in `mask` `[rows, columns]`: uint8 `[H, W, 3]`."""
+def _highlighted(image: Image, mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Tint the patches in `mask` `[rows, columns]`, grey and darken the others: uint8 `[H, W, 3]`."""
     pixels = np.array(image, dtype=np.float64)
     height, width = pixels.shape[:2]
     rows, columns = mask.shape
     selected = mask[np.arange(height) * rows // height][:, np.arange(width) * columns // width]  # [H, W]
     dimmed = pixels.mean(axis=-1, keepdims=True) * DIMMED
-    return np.where(selected[..., None], pixels, dimmed).astype(np.uint8)
+    tinted = pixels * (1 - TINTED) + np.array(TINT) * TINTED
+    return np.where(selected[..., None], tinted, dimmed).astype(np.uint8)
 
 
 def _image_from(pixels: NDArray[np.uint8]) -> Image:

@@ -17,6 +17,7 @@ from rekd_edge.export.graph import OPSET, graph_io
 from rekd_edge.modeling import RationaleModel
 
 Graph = Callable[..., tuple[RationaleModel, Path]]
+Rule = Callable[[NDArray[np.float32], NDArray[np.bool_]], NDArray[np.bool_]]
 LOWEST = np.finfo(np.float32).min
 CLS, SEP, PAD = 2, 3, 0
 VARIANTS = list(product(("text", "image"), ("zero", "drop"), ("re", "cls")))
@@ -53,15 +54,6 @@ def is_feature(feed: dict[str, NDArray]) -> NDArray[np.bool_]:
     return (feed["attention_mask"] == 1) & (feed["input_ids"] != CLS) & (feed["input_ids"] != SEP)
 
 
-def selected(margin: NDArray[np.float32], feature: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The rule of selection, row by row: above 0, else the first of the largest."""
-    mask = (margin > 0) & feature
-    for row, (values, real) in enumerate(zip(margin, feature, strict=True)):
-        if real.any() and not mask[row].any():
-            mask[row, np.flatnonzero(real & (values == values[real].max()))[0]] = True
-    return mask
-
-
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_graph_answers_as_torch_does(make_graph: Graph, variant: tuple[str, str, str]) -> None:
     model, path = make_graph(*variant)
@@ -77,7 +69,9 @@ def test_graph_answers_as_torch_does(make_graph: Graph, variant: tuple[str, str,
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_masks_and_margins_keep_the_numeric_rules(make_graph: Graph, variant: tuple[str, str, str]) -> None:
+def test_masks_and_margins_keep_the_numeric_rules(
+    make_graph: Graph, select_by_rule: Rule, variant: tuple[str, str, str]
+) -> None:
     _, path = make_graph(*variant)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     fallbacks = 0
@@ -87,7 +81,7 @@ def test_masks_and_margins_keep_the_numeric_rules(make_graph: Graph, variant: tu
         assert np.isfinite(logits).all()
         assert (margin[~feature] == LOWEST).all()
         assert (margin[feature] > LOWEST).all()
-        np.testing.assert_array_equal(mask, feature if variant[2] == "cls" else selected(margin, feature))
+        np.testing.assert_array_equal(mask, feature if variant[2] == "cls" else select_by_rule(margin, feature))
         fallbacks += int((feature.any(axis=1) & ~(margin > 0).any(axis=1)).sum())
     if variant[2] == "re" and variant[0] == "text":
         assert fallbacks  # else the rule was seen in part only

@@ -82,7 +82,7 @@ def test_int8_is_close_to_fp32(
         margins.append(margin[feature])
         errors.append((other_margin - margin)[feature])
         differences.append((mask != other_mask)[feature])
-    assert np.abs(np.concatenate(errors)).mean() < 0.03 * np.concatenate(margins).std()
+    assert np.abs(np.concatenate(errors)).mean() < 0.06 * np.concatenate(margins).std()
     assert np.concatenate(differences).mean() < 0.03  # random margins crowd around the border
 
 

@@ -87,8 +87,8 @@ def test_an_image_is_drawn_with_its_patches() -> None:
     assert "bright" in lines[0]
     assert sum("▀" in line for line in lines) == 5  # 9 pixels high, two a line
     assert "38;2;24;24;24" in lines[1]  # grey: a third of 240, dimmed to 30 %
-    assert "38;2;240;0;0" in lines[1]
-    assert "38;2;240;0;0" not in lines[4]
+    assert "38;2;245;49;0" in lines[1]  # 65 % of the red, 35 % of the tint
+    assert "38;2;245;49;0" not in lines[4]
 
 
 def test_a_png_dims_what_was_not_selected(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_a_png_dims_what_was_not_selected(tmp_path: Path) -> None:
     written = np.asarray(image_module.open(path))
     height, width = written.shape[:2]
     assert height * 2 == width * 3
-    selected = (written == 100).all(axis=-1)
+    selected = (written == (154, 114, 65)).all(axis=-1)  # 65 % of 100, 35 % of the tint
     assert selected[: height // 3, width // 2 :].all()
     assert selected.sum() == height * width // 6
     assert list(tmp_path.iterdir()) == [path]
