@@ -370,11 +370,9 @@ def _lines(stream: BinaryIO) -> Iterator[str]:
 def _show(source: str, prediction: Any) -> None:
     from rich.console import Console
 
-    from rekd_edge.runtime.display import render_image, render_text
-    from rekd_edge.runtime.prediction import TextPrediction
+    from rekd_edge.runtime.display import show
 
-    is_text = isinstance(prediction, TextPrediction)
-    Console(highlight=False).print(render_text(source, prediction) if is_text else render_image(source, prediction))
+    show(Console(highlight=False), source, prediction)
 
 
 def _print_json(document: Any) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from transformers import TrainerCallback
@@ -19,7 +20,7 @@ from rekd_edge.export import export_bundle
 from rekd_edge.progress import console, say
 from rekd_edge.runtime import Rationalizer
 from rekd_edge.runtime.benchmark import BenchSettings, run_benchmark
-from rekd_edge.runtime.display import render_image, render_text
+from rekd_edge.runtime.display import show
 from rekd_edge.staging import check_output_folder
 from rekd_edge.training.configuration import TrainingConfig, load_config
 from rekd_edge.training.display import TrainingDisplay
@@ -98,19 +99,19 @@ def _show_predictions(bundle: Path, recipe: TrainingConfig) -> None:
     unseen = load_data(recipe.spec, recipe.data).split("test").select(range(UNSEEN))
     for source in unseen.inputs:
         prediction = rationalizer(source)
-        drawn = render_text(source, prediction) if isinstance(source, str) else render_image(source, prediction)
-        console.print(drawn)
+        show(console, source, prediction)
 
 
 def print_demo(report: dict[str, Any]) -> None:
     """One table on standard output, and what to try next."""
-    table = Table(title="Test split; every model beside its control, a predictor of the same size on random masks")
-    table.add_column("data")
-    table.add_column("model")
-    for column in ("accuracy", "rationale ratio", "control", "REKD over RE", "precision", "recall", "rationale F1"):
-        table.add_column(column, justify="right")
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
+    for column in ("data", "model"):
+        table.add_column(column, no_wrap=True)
+    for column in ("acc.", "ratio", "control", "gain", "prec.", "recall", "F1"):
+        table.add_column(column, justify="right", no_wrap=True)
     for row in report["rows"]:
         gain = row["accuracy"] - _student_re(report, row["data"])["accuracy"] if row["method"] == "rekd" else None
+        found = {} if row["method"] == "cls" else row
         table.add_row(
             row["data"].removeprefix("builtin:"),
             f"{row['method'].upper()} {row['role']}",
@@ -118,10 +119,16 @@ def print_demo(report: dict[str, Any]) -> None:
             f"{row['rationale_ratio']:.1%}",
             _figure(row.get("random_mask_accuracy")),
             "" if gain is None else f"{gain:+.3f}",
-            *(_figure(row.get(f"rationale_{name}")) for name in ("precision", "recall", "f1")),
+            *(_figure(found.get(f"rationale_{name}")) for name in ("precision", "recall", "f1")),
             end_section=row["method"] == "rekd",
         )
+    print()
     Console().print(table)
+    print("""
+Accuracy on the test split. ratio: share of the features selected; control: a
+predictor of the same size on random masks of that ratio; gain: REKD over RE;
+prec., recall, F1: of the rationale against the true cue words.
+""")
     for (name, bench), bundle in zip(report["bench"].items(), report["bundles"], strict=True):
         print(
             f"{name}: the distilled student as int8 takes {bench['latency_ms']['p50']:.2f} ms, "
@@ -129,7 +136,7 @@ def print_demo(report: dict[str, Any]) -> None:
         )
     text, image = report["bundles"]
     print(f"\nDone in {report['seconds']:.0f} s. Try next:")
-    print(f'  rekd-edge predict {text} "The tedious plot closed early, the radiant finale was superb."')
+    print(f'  rekd-edge predict {text} "The tedious plot closed early and its lifeless finale repeated."')
     print(f"  rekd-edge inspect {image}")
     print("  rekd-edge train --method re --data imdb --backbone sentence-transformers/all-MiniLM-L6-v2 \\")
     print("    --config imdb-small --output teacher")

@@ -489,9 +489,12 @@ def test_any_terminal_encoding_will_do(start: Callable[..., subprocess.Popen[byt
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_standard_output_is_a_failure(int8_bundle: Path) -> None:
+@pytest.mark.parametrize("arguments", [["--version"], ["inspect"]])  # less and more than a buffer holds
+def test_a_full_standard_output_is_a_failure(int8_bundle: Path, arguments: list[str]) -> None:
+    given = [*arguments, str(int8_bundle)] if "inspect" in arguments else arguments
     with open("/dev/full", "wb") as full:
-        command = [sys.executable, "-c", "from rekd_edge.cli import main; main()", "inspect", str(int8_bundle)]
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, timeout=20, check=False)
+        command = [sys.executable, "-c", "from rekd_edge.cli import main; main()", *given]
+        buffered = {**os.environ, "PYTHONUNBUFFERED": ""}
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, env=buffered, timeout=20, check=False)
     assert (done.returncode, done.stderr.count(b"\n")) == (1, 1)
     assert b"no space left" in done.stderr

@@ -157,6 +157,7 @@ def check_text_prediction(rationalizer: Rationalizer, text: str) -> None:
     assert document["scores"][document["label"]] == max(document["scores"].values())
     assert len(document["mask"]) == len(document["tokens"]) <= 62
     assert set(document["mask"]) <= {0, 1}
+    assert not {"[CLS]", "[SEP]", "[PAD]", "[MASK]"} & set(document["tokens"])  # the user's are spelt out as text
     assert bool(sum(document["mask"])) == bool(document["tokens"])  # something is always selected
     assert document["rationale_ratio"] == pytest.approx(sum(document["mask"]) / max(len(document["mask"]), 1))
     for before, span in zip([{"end": 0}, *document["rationale"]], document["rationale"], strict=False):

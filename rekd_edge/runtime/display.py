@@ -7,12 +7,12 @@ import os
 import re
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.color import Color
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.style import Style
 from rich.text import Text
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from rekd_edge.runtime.image import ImageSource
 
-__all__ = ["rationale_png", "render_image", "render_text"]
+__all__ = ["rationale_png", "render_image", "render_text", "show"]
 
 HIGHLIGHT = Style(bold=True, color="black", bgcolor="yellow")
 # What could move the cursor, reorder the line or fail to encode; tabs and line ends stay.
@@ -73,6 +73,24 @@ def render_image(image: ImageSource, prediction: ImagePrediction) -> RenderableT
             picture.append("▀", Style(color=Color.from_rgb(*top), bgcolor=Color.from_rgb(*bottom)))
         picture.append("\n")
     return Group(_headline(prediction, f"{int(mask.sum())} of {mask.size} patches"), picture)
+
+
+def show(console: Console, source: Any, prediction: TextPrediction | ImagePrediction) -> None:
+    """Print a prediction with its rationale: drawn on a terminal with colours, in plain characters elsewhere.
+
+    Raises:
+        InputError: the image cannot be read.
+    """
+    if isinstance(prediction, TextPrediction):
+        console.print(render_text(source, prediction))
+        if console.color_system is None:
+            words = ", ".join(_printable(span["text"]) for span in prediction.rationale)
+            console.print(f"rationale: {words}", markup=False, soft_wrap=True)
+    elif console.color_system is None:
+        console.print(_headline(prediction, f"{sum(map(sum, prediction.mask))} patches, # below"))
+        console.print("\n".join("".join("#" if cell else "." for cell in row) for row in prediction.mask))
+    else:
+        console.print(render_image(source, prediction))
 
 
 def rationale_png(image: ImageSource, prediction: ImagePrediction, path: str | os.PathLike[str]) -> None:

@@ -8,6 +8,7 @@ import os
 import shutil
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -248,7 +249,9 @@ def _fit(trainer: RationaleTrainer, checkpoints: Path) -> None:
     """Train, from the last whole checkpoint where there is one."""
     found = sorted(checkpoints.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
     whole = [path for path in found if (path / "trainer_state.json").is_file() and any(path.glob("rng_state*.pth"))]
-    trainer.train(resume_from_checkpoint=str(whole[-1]) if whole else None)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="mtime may not be reliable")  # checkpoints are numbered
+        trainer.train(resume_from_checkpoint=str(whole[-1]) if whole else None)
 
 
 def _finish(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rich.console import Console, RenderableType
 
 from rekd_edge.errors import FailureError, InputError
-from rekd_edge.runtime.display import rationale_png, render_image, render_text
+from rekd_edge.runtime.display import rationale_png, render_image, render_text, show
 from rekd_edge.runtime.prediction import ImagePrediction, TextPrediction
 
 
@@ -123,3 +123,12 @@ def test_a_png_that_cannot_be_written_leaves_nothing(tmp_path: Path, monkeypatch
     with pytest.raises(FailureError, match="No space left"):
         rationale_png(grey, IMAGE, tmp_path / "x.png")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_without_colours_the_rationale_is_spelled_out() -> None:
+    console = Console(file=io.StringIO(), width=80, color_system=None)
+    show(console, "a dull plot", prediction("a dull plot", [(2, 6)]))
+    show(console, np.zeros((9, 6, 3), np.uint8), IMAGE)
+    written = console.file.getvalue()
+    assert "rationale: dull" in written
+    assert written.endswith(".#\n..\n..\n")
