@@ -299,7 +299,7 @@ def main() -> None:
     except (BrokenPipeError, SystemExit) as error:  # typer turns the first into the second
         if not isinstance(error.__context__ or error, BrokenPipeError):
             raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone; nothing more to print
+        _discard_output()  # the reader has gone
         sys.exit(0)
     except ModuleNotFoundError as error:
         _fail(f'{error.name} is not installed; install the extra that has it: pip install "rekd-edge[all]".', 2)
@@ -333,7 +333,16 @@ def _usage_sentence(error: Any) -> str:
     return f"{error.format_message().rstrip('.') or 'Give a command'}; see: {command} --help"
 
 
+def _discard_output() -> None:
+    """Let what is left for standard output go nowhere, or Python would fail on it once more at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _fail(sentence: str, status: int) -> None:
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _discard_output()
     print(f"rekd-edge: {' '.join(sentence.splitlines())}", file=sys.stderr)
     sys.exit(status)
 
