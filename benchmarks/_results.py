@@ -1,4 +1,4 @@
-"""One shape for every file under `benchmarks/results/`."""
+"""How every benchmark takes time, and one shape for every file under `benchmarks/results/`."""
 
 from __future__ import annotations
 
@@ -7,15 +7,47 @@ import os
 import platform
 import shlex
 import sys
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from rekd_edge.versions import versions
 
-__all__ = ["write_results"]
+__all__ = ["RESULTS", "in_turn", "percentiles", "write_results"]
 
 PACKAGES = ("torch", "transformers", "onnxruntime", "optimum", "optimum-onnx", "numpy", "tokenizers")
+PEERS = ("openvino", "nncf", "captum", "lime")
 RESULTS = Path(__file__).parent / "results"
+
+
+def in_turn(
+    systems: Sequence[Callable[[int], Any]], repeats: int, each: Sequence[int] | None = None
+) -> list[list[float]]:
+    """Seconds of every run, one list a system: they take turns in one process, and the first place moves on each time.
+
+    Args:
+        systems: each is called with the number of the turn.
+        repeats: how many turns.
+        each: runs in a row at each turn; 1 by default.
+    """
+    times: list[list[float]] = [[] for _ in systems]
+    for turn in range(repeats):
+        for place in range(len(systems)):
+            index = (turn + place) % len(systems)
+            for _ in range(each[index] if each else 1):
+                start = time.perf_counter()
+                systems[index](turn)
+                times[index].append(time.perf_counter() - start)
+    return times
+
+
+def percentiles(seconds: Sequence[float]) -> dict[str, float]:
+    """`p50_ms`, `p95_ms` and `best_ms`, the shortest: what a busy machine disturbs least."""
+    p50, p95, best = np.percentile(seconds, [50, 95, 0]) * 1000
+    return {"p50_ms": round(float(p50), 4), "p95_ms": round(float(p95), 4), "best_ms": round(float(best), 4)}
 
 
 def write_results(name: str, rows: list[dict[str, Any]], **more: Any) -> Path:
@@ -23,7 +55,7 @@ def write_results(name: str, rows: list[dict[str, Any]], **more: Any) -> Path:
     document = {
         "benchmark": name,
         "command": "python " + " ".join(shlex.quote(part) for part in sys.argv),
-        "environment": {**_processor(), "threads": _threads(), **versions(*PACKAGES)},
+        "environment": {**_processor(), "threads": _threads(), **versions(*PACKAGES, *PEERS)},
         "rows": rows,
         **more,
     }

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from rekd_edge.data import DataSettings, TextFeatures, load_data
+from rekd_edge.data import DataSettings, DataSource, Examples, TextFeatures, load_data
 from rekd_edge.documents import read_json
 from rekd_edge.errors import FailureError, InputError
 from rekd_edge.export.card import model_card
@@ -26,9 +26,12 @@ from rekd_edge.export.parity import (
     torch_answers,
 )
 from rekd_edge.export.quantization import quantize
+from rekd_edge.export.stages import name_stages
+from rekd_edge.export.vocabulary import check_trimmable, trim_vocabulary, trimming_effect
 from rekd_edge.modeling import RationaleConfig, RationaleModel
 from rekd_edge.progress import say, steps
 from rekd_edge.runtime.bundle import LAYOUT, write_manifest
+from rekd_edge.runtime.profiling import stage_shares
 from rekd_edge.staging import check_output_folder, staged_folder
 from rekd_edge.training.preparation import Preprocessing, preprocessing_of_run
 from rekd_edge.versions import versions
@@ -38,6 +41,7 @@ __all__ = ["export_bundle"]
 VERIFIED_ROWS = 1000
 CALIBRATION_ROWS = 128
 GENERATED_ROWS = 64
+TIMED_ROWS = 64
 MASK_AGREEMENT = 0.99
 ACCURACY_LOSS = 0.003
 
@@ -61,6 +65,7 @@ def export_bundle(
     calibration_data: str | None = None,
     data_settings: DataSettings | None = None,
     force: bool = False,
+    trim: bool = False,
 ) -> dict[str, Any]:
     """Export a run, check the graph against it, and write the bundle.
 
@@ -74,12 +79,14 @@ def export_bundle(
             of the run, and generated inputs where that is not at hand.
         data_settings: columns of the calibration data.
         force: write the bundle even if its check fails; the manifest then says `"verified": false`.
+        trim: leave out the word pieces that the training texts don't hold (see `trim_vocabulary`).
 
     Returns:
         The manifest.
 
     Raises:
-        InputError: no finished run, a control, data of another kind, or a taken output folder.
+        InputError: no finished run, a control, data of another kind, a taken output folder, or a vocabulary to trim
+            that is no WordPiece or whose training texts are not at hand.
         FailureError: the graph does not agree with the run; nothing is written.
     """
     check_output_folder(output)
@@ -89,11 +96,19 @@ def export_bundle(
     model = RationaleModel.from_pretrained(run)
     preprocessing = preprocessing_of_run(run, config)
     training = read_json(run / "training.json")
-    sample = _sample(preprocessing, config, calibration_data, data_settings, training)
+    if trim:
+        check_trimmable(preprocessing)
+    data = _data(config, calibration_data, data_settings, training, needed=trim)
+    vocabulary = None
+    if trim and data is not None:
+        trimmed = trim_vocabulary(model, preprocessing, cast("list[str]", data.split("train").inputs))
+        vocabulary = trimming_effect(model, preprocessing, trimmed, _verified(data))
+        model, preprocessing, config = trimmed.model, trimmed.preprocessing, trimmed.model.config
+    sample = _generated_sample(preprocessing, config) if data is None else _data_sample(preprocessing, data)
     with staged_folder(output) as staging, steps("export") as step:
         graph = staging / LAYOUT.graph
         step(0, 4, "tracing")
-        export_graph(model, graph)
+        export_graph(model, graph, target)
         step(1, 4, f"checking {len(sample.feeds)} rows against the run")
         reference = graph_answers(graph, sample.feeds, config.pad_token_id)
         parity, failures = _check_fp32(model, sample, reference)
@@ -103,6 +118,9 @@ def export_bundle(
             onnx.save(quantize(onnx.load(graph), sample.calibration, target), graph)
             quantization, failed = _check_int8(graph, sample, reference, config.pad_token_id)
             failures += failed
+        final = onnx.load(graph)
+        name_stages(final, selects=config.method != "cls")
+        onnx.save(final, graph)
         step(3, 4, "checking that answers depend on nothing else")
         invariant = invariance(graph, sample.feeds, config.pad_token_id)
         if invariant["mask_differences"] or invariant["label_differences"]:
@@ -128,12 +146,14 @@ def export_bundle(
             "target_ratio": config.target_ratio,
             "margin_bias": config.margin_bias,
             **_preprocessing_fields(config),
+            "vocabulary": vocabulary,
             "graph": graph_io(config.task),
             "verified": not failures,
             "failures": failures,
             "parity": {"inputs": sample.source, **parity},
             "quantization": quantization,
             "invariance": invariant,
+            "time_shares": stage_shares(graph, sample.feeds[:TIMED_ROWS], threads=1),
             "calibration": {"margin_bias": config.margin_bias, "rows": len(sample.calibration)},
             "metrics": read_json(run / "metrics.json"),
             "versions": versions("torch", "transformers", "onnx", "onnxruntime"),
@@ -171,33 +191,42 @@ def _check_int8(path: Path, sample: Sample, reference: Answers, pad_id: int) -> 
     return measured, failures
 
 
-def _sample(
-    preprocessing: Preprocessing,
-    config: RationaleConfig,
-    spec: str | None,
-    settings: DataSettings | None,
-    training: dict[str, Any],
-) -> Sample:
-    if spec is None:
-        recorded = training.get("recipe", {}).get("data", {})
-        spec = recorded.get("spec")
-        settings = settings or DataSettings(**{key: value for key, value in recorded.items() if key != "spec"})
-        try:
-            return _data_sample(preprocessing, config, str(spec), settings)
-        except InputError as error:
-            say(f"The run's data is not at hand ({error}) The bundle is verified on generated inputs.")
-            return _generated_sample(preprocessing, config)
-    return _data_sample(preprocessing, config, spec, settings or DataSettings())
+def _data(
+    config: RationaleConfig, spec: str | None, settings: DataSettings | None, training: dict[str, Any], needed: bool
+) -> DataSource | None:
+    """The data to calibrate and verify on; None where the run's own is gone and not needed."""
+    if spec is not None:
+        return _fitting_data(config, spec, settings or DataSettings())
+    recorded = training.get("recipe", {}).get("data", {})
+    settings = settings or DataSettings(**{key: value for key, value in recorded.items() if key != "spec"})
+    try:
+        return _fitting_data(config, str(recorded.get("spec")), settings)
+    except InputError as error:
+        if needed:
+            raise InputError(
+                f"The run's data is not at hand ({error}) --trim-vocabulary reads the training texts; give them with "
+                "--calibration-data, or leave it out."
+            ) from error
+        say(f"The run's data is not at hand ({error}) The bundle is verified on generated inputs.")
+        return None
 
 
-def _data_sample(preprocessing: Preprocessing, config: RationaleConfig, spec: str, settings: DataSettings) -> Sample:
+def _fitting_data(config: RationaleConfig, spec: str, settings: DataSettings) -> DataSource:
     data = load_data(spec, settings)
     if data.task != config.task:
         raise InputError(f"The run reads {config.task}, {spec} is {data.task}; give --calibration-data of its kind.")
     if data.label_names != config.labels:
         raise InputError(f"{spec} has other labels than the run; give --calibration-data with the same.")
-    verify = data.split("validation").select(range(min(VERIFIED_ROWS, len(data.split("validation")))))
-    train = data.split("train")
+    return data
+
+
+def _verified(data: DataSource) -> Examples:
+    examples = data.split("validation")
+    return examples.select(range(min(VERIFIED_ROWS, len(examples))))
+
+
+def _data_sample(preprocessing: Preprocessing, data: DataSource) -> Sample:
+    verify, train = _verified(data), data.split("train")
     chosen = np.random.default_rng(0).permutation(len(train))[:CALIBRATION_ROWS]
     calibrate = preprocessing.features(train.select(sorted(chosen.tolist())))
     return Sample("validation", list(_feeds(preprocessing.features(verify))), verify.labels, list(_feeds(calibrate)))

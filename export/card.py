@@ -31,6 +31,14 @@ def model_card(manifest: dict[str, Any], training: dict[str, Any]) -> str:
     if manifest["quantization"]:
         rows.append(("Features on which int8 and fp32 masks agree", _share(manifest["quantization"]["mask_agreement"])))
         rows.append(("Labels on which int8 and fp32 agree", _share(manifest["quantization"]["label_agreement"])))
+    if found := manifest["vocabulary"]:
+        rows.append(
+            (
+                "Word pieces kept, and accuracy with them",
+                f"{found['pieces']} of {found['of']}, {_share(found['accuracy_trimmed'])} "
+                f"(with all: {_share(found['accuracy_full'])})",
+            )
+        )
     features = "words" if is_text else "patches"
     decides = f"Selects a few {features} (about {manifest['target_ratio']:.0%}), then decides from those alone."
     if manifest["method"] == "cls":

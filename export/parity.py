@@ -67,14 +67,16 @@ def torch_answers(model: RationaleModel, feeds: Sequence[Feed]) -> Answers:
     return Answers(np.stack(logits), margins, masks)
 
 
-def graph_answers(path: Path, feeds: Sequence[Feed], pad_id: int = 0, batch: int = 1, threads: int = 1) -> Answers:
-    """Ask a graph, `batch` rows at a time padded to the longest among them."""
+def graph_answers(
+    path: Path, feeds: Sequence[Feed], pad_id: int = 0, batch: int = 1, threads: int = 1, width: int = 0
+) -> Answers:
+    """Ask a graph, `batch` rows at a time, texts padded to the longest among them and at least to `width` positions."""
     session = open_session(path, threads)
     names = ["logits", "selection_margin", "rationale_mask"]
     logits, margins, masks = [], [], []
     for start in range(0, len(feeds), batch):
         rows = feeds[start : start + batch]
-        outputs = session.run(names, _stacked(rows, pad_id))
+        outputs = session.run(names, _stacked(rows, pad_id, width))
         for row, (q, margin, mask) in zip(rows, zip(*outputs, strict=True), strict=True):
             length = row["input_ids"].shape[1] if "input_ids" in row else len(mask)
             logits.append(q)
@@ -111,18 +113,34 @@ def agreement(reference: Answers, other: Answers) -> Agreement:
 
 
 def invariance(path: Path, feeds: Sequence[Feed], pad_id: int) -> dict[str, Any]:
-    """Does a row's answer depend on batch mates, padding or threads? Alone on one thread against batches on two."""
+    """Does a row's answer depend on batch mates, order, padding or threads?
+
+    Every row alone on one thread is compared with itself among others, in shuffled batches on two threads, and texts
+    also with themselves alone but padded to the longest of all.
+
+    Returns:
+        `rows` and `positions` (of the rows, padding apart), and what differed in all comparisons together:
+        `mask_differences` and `near_ties` in positions, `label_differences` in rows; `compared` names them.
+    """
     alone = graph_answers(path, feeds, pad_id)
-    # rows of mixed length stand together, so that most are padded
-    together = graph_answers(path, feeds, pad_id, batch=BATCH, threads=2)
-    compared = agreement(alone, together)
+    order = np.random.default_rng(0).permutation(len(feeds)).tolist()
+    together = graph_answers(path, [feeds[i] for i in order], pad_id, batch=BATCH, threads=2)
+    found = {f"shuffled batches of {BATCH} on 2 threads": agreement(_reordered(alone, order), together)}
+    width = max(feed["input_ids"].shape[1] if "input_ids" in feed else 0 for feed in feeds)
+    if width:
+        found[f"alone, padded to {width}"] = agreement(alone, graph_answers(path, feeds, pad_id, width=width))
     return {
-        "rows": compared.rows,
-        "positions": compared.positions,
-        "mask_differences": compared.mask_differences,
-        "near_ties": compared.near_ties,
-        "label_differences": compared.label_differences,
+        "rows": len(feeds),
+        "positions": sum(map(len, alone.masks)),
+        "mask_differences": sum(each.mask_differences for each in found.values()),
+        "near_ties": sum(each.near_ties for each in found.values()),
+        "label_differences": sum(each.label_differences for each in found.values()),
+        "compared": list(found),
     }
+
+
+def _reordered(answers: Answers, order: list[int]) -> Answers:
+    return Answers(answers.logits[order], [answers.margins[i] for i in order], [answers.masks[i] for i in order])
 
 
 def _near_ties(margin: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -135,10 +153,10 @@ def _near_ties(margin: NDArray[np.float32]) -> NDArray[np.bool_]:
     return tied
 
 
-def _stacked(rows: Sequence[Feed], pad_id: int) -> Feed:
+def _stacked(rows: Sequence[Feed], pad_id: int, width: int) -> Feed:
     if "pixel_values" in rows[0]:
         return {"pixel_values": np.concatenate([row["pixel_values"] for row in rows])}
-    width = max(row["input_ids"].shape[1] for row in rows)
+    width = max(width, *(row["input_ids"].shape[1] for row in rows))
 
     def padded(name: str, value: int) -> NDArray[Any]:
         parts = [np.pad(row[name], ((0, 0), (0, width - row[name].shape[1])), constant_values=value) for row in rows]

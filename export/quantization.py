@@ -5,28 +5,28 @@ an int8 product is quantised in one of two ways instead, chosen by the node that
 
 * LayerNormalization, where there is calibration data: a static grid per channel (see `int8.static_grid`), folded into
   the gain and bias of a second LayerNormalization, then one QuantizeLinear of scale 1, which costs next to nothing;
-* anything else (Gelu, attention, pooled rows): one scale per row, taken inside the graph from that row alone, as
-  ZeroQuant does token by token (arXiv 2206.01861).
+* MultiHeadAttention, where there is calibration data: a static grid per channel too, folded into the projection of
+  its values, because the weights of attention sum to one;
+* anything else (Gelu, pooled rows): one scale per row, taken inside the graph from that row alone, as ZeroQuant does
+  token by token (arXiv 2206.01861).
 
 Activations are uint8 and weights int8, which is the one pairing that ONNX Runtime computes fast on every CPU.
 """
 
 from __future__ import annotations
 
-import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnxruntime.quantization.onnx_model import ONNXModel
 
+from rekd_edge.export.fusion import consumers
 from rekd_edge.export.int8 import FloatArray, Grid, quantize_rows, quantize_weight, static_grid
 
 __all__ = ["quantize"]
@@ -36,8 +36,6 @@ Feed = Mapping[str, NDArray[np.generic]]
 
 CONTRIB = "com.microsoft"
 SMALLEST = 4096  # weights and tables with fewer elements (class heads, token types) stay float
-# SkipLayerNormalization is slower than Add and LayerNormalization on CPUs; the others hide the bias of a product.
-UNWANTED_FUSIONS = ["SkipLayerNormFusion", "BiasGeluFusion", "BiasSkipLayerNormFusion", "EmbedLayerNormFusion"]
 BOUNDED_BELOW = ("Gelu", "FastGelu", "QuickGelu", "Relu")
 LOWEST = 0.17  # none of these goes below -0.17
 MIDDLE = 128  # zero point of an activation with both signs
@@ -71,35 +69,16 @@ def quantize(model: ModelProto, feeds: Sequence[Feed], target: str) -> ModelProt
     """An fp32 graph as int8.
 
     Args:
-        model: as `export_graph` writes it; it is left as it is.
+        model: as `export_graph` writes it for the same target; it is not changed.
         feeds: calibration inputs, one unpadded row each; none for row-wise scales everywhere.
         target: `cpu` gets ONNX Runtime's fused operators; `mobile` and `web` standard ONNX operators alone.
     """
-    fused = target == "cpu"
-    editor = ONNXModel(optimise(model, fused))
+    editor = ONNXModel(ModelProto.FromString(model.SerializeToString()))
     editor.replace_gemm_with_matmul()
-    return quantize_embeddings(quantize_products(editor.model, feeds, fused))
-
-
-def optimise(model: ModelProto, fused: bool) -> ModelProto:
-    """ONNX Runtime's own offline optimisation: constants folded, and with `fused` its contributed operators.
-
-    Of these, Gelu is taken by tanh, which is twice as fast and within 5e-4 of the exact one.
-    """
-    levels = onnxruntime.GraphOptimizationLevel
-    with tempfile.TemporaryDirectory() as folder:
-        options = onnxruntime.SessionOptions()
-        options.graph_optimization_level = levels.ORT_ENABLE_EXTENDED if fused else levels.ORT_ENABLE_BASIC
-        options.optimized_model_filepath = str(Path(folder) / "optimised.onnx")
-        options.log_severity_level = 3
-        onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"], disabled_optimizers=UNWANTED_FUSIONS
-        )
-        optimised = onnx.load(options.optimized_model_filepath)
-    for node in optimised.graph.node:
+    for node in editor.model.graph.node:  # by tanh: twice as fast and within 5e-4 of the exact one
         if node.op_type == "Gelu" and node.domain == CONTRIB:
             node.op_type = "FastGelu"
-    return optimised
+    return quantize_embeddings(quantize_products(editor.model, feeds, fused=target == "cpu"))
 
 
 def quantize_products(model: ModelProto, feeds: Sequence[Feed], fused: bool) -> ModelProto:
@@ -109,12 +88,18 @@ def quantize_products(model: ModelProto, feeds: Sequence[Feed], fused: bool) -> 
     for linear in linears:
         entering[linear.input].append(linear)
     producer = {name: node for node in model.graph.node for name in node.output}
+    by_output = {linear.output: linear for linear in linears}
     norms = [name for name in entering if name in producer and producer[name].op_type == "LayerNormalization"]
+    values = _value_projections(entering, producer, by_output, consumers(model))
+    static = [*norms, *values]
     grids = {
         name: static_grid(low, high, np.concatenate([linear.weight for linear in entering[name]], axis=1))
-        for name, (low, high) in (channel_ranges(model, norms, feeds) if feeds else {}).items()
+        for name, (low, high) in (channel_ranges(model, static, feeds) if feeds else {}).items()
     }
-    by_output = {linear.output: linear for linear in linears}
+    for name in values.keys() & grids.keys():
+        linear, grid = by_output[values[name]], grids[name]
+        scaled = replace(linear, weight=linear.weight / grid.step, bias=(linear.bias - grid.shift) / grid.step)
+        by_output[linear.output] = scaled
     products = {linear.product for linear in linears}
     writer = _Writer(model, fused)
     activations: dict[str, Activation] = {}
@@ -123,7 +108,8 @@ def quantize_products(model: ModelProto, feeds: Sequence[Feed], fused: bool) -> 
         if output in by_output:
             linear, source = by_output[output], by_output[output].input
             if source not in activations and source in grids:
-                activations[source] = writer.norm_in_steps(producer[source], grids[source])
+                steps = source if source in values else writer.norm_in_steps(producer[source], grids[source])
+                activations[source] = writer.static_steps(steps, grids[source])
             elif source not in activations:
                 bounded_below = source in producer and producer[source].op_type in BOUNDED_BELOW
                 activations[source] = writer.row_steps(source, linear.weight.shape[0], bounded_below)
@@ -134,13 +120,12 @@ def quantize_products(model: ModelProto, feeds: Sequence[Feed], fused: bool) -> 
 
 
 def quantize_embeddings(model: ModelProto) -> ModelProto:
-    """Int8 with one scale a row for every table that Gather reads along axis 0."""
+    """Int8 with one scale a row for every table whose rows Gather or Slice reads."""
     writer = _Writer(model)
     stored: dict[str, tuple[str, str]] = {}
     for node in model.graph.node:
-        table = writer.constants.get(node.input[0]) if node.op_type == "Gather" else None
-        along_columns = any(item.i for item in node.attribute if item.name == "axis")
-        if table is None or along_columns or not _is_large_matrix(table):
+        table = writer.constants.get(node.input[0]) if node.op_type in ("Gather", "Slice") else None
+        if table is None or not _is_large_matrix(table) or not _reads_rows(node, writer.constants):
             writer.nodes.append(node)
             continue
         name, output = table.name, node.output[0]
@@ -148,20 +133,43 @@ def quantize_embeddings(model: ModelProto) -> ModelProto:
             values, scale = quantize_rows(numpy_helper.to_array(table))
             stored[name] = writer.constant(name, values), writer.constant(name, scale)
         for part, source in zip(("int8", "scale"), stored[name], strict=True):
-            writer.add("Gather", [source, node.input[1]], f"{output}_{part}")
+            writer.add(node.op_type, [source, *node.input[1:]], f"{output}_{part}")
         writer.add("Cast", [f"{output}_int8"], f"{output}_float", to=TensorProto.FLOAT)
         writer.add("Mul", [f"{output}_float", f"{output}_scale"], output)
     return writer.model()
+
+
+def _reads_rows(node: NodeProto, constants: Mapping[str, TensorProto]) -> bool:
+    """Whether a Gather or Slice works along axis 0."""
+    if node.op_type == "Gather":
+        return not any(item.i for item in node.attribute if item.name == "axis")
+    axes = constants.get(node.input[3]) if len(node.input) > 3 else None
+    return axes is not None and not numpy_helper.to_array(axes).any()
+
+
+def _value_projections(
+    entering: Mapping[str, list[Linear]],
+    producer: Mapping[str, NodeProto],
+    by_output: Mapping[str, Linear],
+    users: Mapping[str, list[NodeProto]],
+) -> dict[str, str]:
+    """Attention outputs that enter products alone, each with the projection that makes its values, used only there."""
+    found = {}
+    for name, linears in entering.items():
+        node = producer.get(name)
+        if node is None or node.op_type != "MultiHeadAttention" or len(users[name]) != len(linears):
+            continue
+        value = node.input[2]
+        if value in by_output and len(users[value]) == 1:
+            found[name] = value
+    return found
 
 
 def find_linears(model: ModelProto) -> list[Linear]:
     """The large products with a constant right operand, each with the Add of its bias where one follows."""
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     outputs = {value.name for value in model.graph.output}
-    users: dict[str, list[NodeProto]] = defaultdict(list)
-    for node in model.graph.node:
-        for name in node.input:
-            users[name].append(node)
+    users = consumers(model)
     linears = []
     for node in model.graph.node:
         matrix = constants.get(node.input[1]) if node.op_type == "MatMul" else None
@@ -227,8 +235,8 @@ class _Writer:
             self._scalars[key] = self.constant("scalar", np.asarray(value))
         return self._scalars[key]
 
-    def norm_in_steps(self, norm: NodeProto, grid: Grid) -> Activation:
-        """The integers of a LayerNormalization, by a second one with the grid folded into its gain and bias."""
+    def norm_in_steps(self, norm: NodeProto, grid: Grid) -> str:
+        """A second LayerNormalization whose output counts the steps of a grid: it is folded into gain and bias."""
         gain, bias = (numpy_helper.to_array(self.constants[name]) for name in norm.input[1:3])
         steps = f"{norm.output[0]}_steps"
         twin = NodeProto.FromString(norm.SerializeToString())
@@ -238,6 +246,10 @@ class _Writer:
         del twin.output[:]
         twin.output.append(steps)
         self.nodes.append(twin)
+        return steps
+
+    def static_steps(self, steps: str, grid: Grid) -> Activation:
+        """The integers of a tensor that counts steps of a grid already."""
         one, zero = self.scalar(np.float32(1)), self.scalar(np.uint8(MIDDLE))
         return Activation(self.add("QuantizeLinear", [steps, one, zero], f"{steps}_uint8"), MIDDLE, grid=grid)
 
@@ -248,21 +260,14 @@ class _Writer:
         def add(operator: str, inputs: Sequence[str], part: str, **attributes: Any) -> str:
             return self.add(operator, inputs, f"{source}_{part}", **attributes)
 
-        def integers(*values: int) -> str:
-            return self.constant("integers", np.array(values, np.int64))
-
         zero = NEAR_BOTTOM if bounded_below else MIDDLE
         smallest_step = LOWEST / zero if bounded_below else 1e-12
         magnitude = source if bounded_below else add("Abs", [source], "magnitude")
-        peak = add("ReduceMax", [magnitude, integers(-1)], "peak", keepdims=1)
+        peak = add("ReduceMax", [magnitude, self.constant("axis", np.array([-1]))], "peak", keepdims=1)
         free = add("Mul", [peak, self.scalar(np.float32(1 / (255 - zero)))], "free")
         step = add("Max", [free, self.scalar(np.float32(smallest_step))], "step")  # [..., 1]
-        # QuantizeLinear takes a step a row only of a matrix, with a zero point a row
-        steps = add("Reshape", [step, integers(-1)], "step_flat")  # [rows]
-        zeros = add("Expand", [self.scalar(np.uint8(zero)), add("Shape", [steps], "count")], "zero")  # [rows]
-        rows = add("Reshape", [source, integers(-1, width)], "rows")  # [rows, width]
-        quantised = add("QuantizeLinear", [rows, steps, zeros], "flat", axis=0)
-        result = add("Reshape", [quantised, add("Shape", [source], "shape")], "uint8")
+        steps = add("Div", [source, step], "steps")
+        result = add("QuantizeLinear", [steps, self.scalar(np.float32(1)), self.scalar(np.uint8(zero))], "uint8")
         return Activation(result, zero, row_step=step)
 
     def product(self, linear: Linear, activation: Activation) -> None:

@@ -31,6 +31,7 @@ app = typer.Typer(
 PREDICT_CHUNK = 64
 NO_SPACE = "There is no space left on the device; free some and run the command again."
 BENCH_INPUTS = 64
+RATIO_TOLERANCE = 0.02
 UsageError: type[Exception] = typer.BadParameter.__base__  # type: ignore[assignment]
 """Wrong usage, as typer raises it: click's own before typer 0.26, a copy inside typer since."""
 
@@ -143,6 +144,9 @@ def export(
     ] = None,
     isa: Annotated[Isa, typer.Option(help="Recorded; int8 weights are right on all.")] = Isa.AUTO,
     force: Annotated[bool, typer.Option("--force", help="Write the bundle even if its check fails.")] = False,
+    trim: Annotated[
+        bool, typer.Option("--trim-vocabulary", help="Leave out word pieces that no training text holds.")
+    ] = False,
     settings: Settings = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -158,12 +162,13 @@ def export(
         calibration_data=calibration_data,
         data_settings=_data_settings(settings),
         force=force,
+        trim=trim,
     )
     if as_json:
         _print_json(manifest)
         return
-    checks = ("precision", "verified", "parity", "quantization", "invariance")
-    _print_figures({name: manifest[name] for name in checks if manifest[name] is not None})
+    checks = ("precision", "verified", "vocabulary", "parity", "quantization", "invariance")
+    _print_manifest({name: manifest[name] for name in checks if manifest[name] is not None})
     _say_next(f"rekd-edge predict {output} …", f"rekd-edge bench {output}")
 
 
@@ -231,7 +236,7 @@ def bench(
     as_json: JsonFlag = False,
 ) -> None:
     """Measure latency, throughput, size, memory and cold start, beside baselines in the same process."""
-    from rekd_edge.progress import steps
+    from rekd_edge.progress import say, steps
     from rekd_edge.runtime.benchmark import BenchSettings, run_benchmark
     from rekd_edge.runtime.bundle import Manifest
 
@@ -253,6 +258,12 @@ def bench(
             baselines=baseline or [],
             progress=step,
         )
+    ratio, target = report["rationale_ratio"], report["target_ratio"]
+    if sample is None and target is not None and abs(ratio - target) > RATIO_TOLERANCE:
+        say(
+            f"On generated inputs the rationale ratio is {ratio:.1%} and not the target's {target:.1%}, so the latency "
+            "is not that on real ones; give --data for that."
+        )
     if as_json:
         _print_json(report)
         return
@@ -272,7 +283,7 @@ def inspect(bundle: BundlePath, as_json: JsonFlag = False) -> None:
     if as_json:
         _print_json(manifest)
     else:
-        _print_figures(manifest)
+        _print_manifest(manifest)
 
 
 @app.callback(invoke_without_command=True)
@@ -386,6 +397,18 @@ def _show(source: str, prediction: Any) -> None:
 
 def _print_json(document: Any) -> None:
     print(json.dumps(document, indent=2))
+
+
+def _print_manifest(fields: dict[str, Any]) -> None:
+    """The figures of a manifest, or some of them; a trimmed vocabulary takes one line."""
+    if found := fields.get("vocabulary"):
+        gain = 100 * (found["accuracy_trimmed"] - found["accuracy_full"])
+        line = (
+            f"{found['pieces']} of {found['of']} pieces; accuracy {found['accuracy_trimmed']:.3f} "
+            f"({gain:+.1f} points); {found['changed_rows']} of {found['rows']} rows are tokenised otherwise"
+        )
+        fields = {**fields, "vocabulary": line}
+    _print_figures(fields)
 
 
 def _print_figures(figures: dict[str, Any], indent: str = "  ") -> None:

@@ -139,6 +139,15 @@ def test_bench_prints_its_measurements(run: Callable[..., Outcome], int8_bundle:
     assert text["rationale_ratio"] == pytest.approx(0.1, abs=0.05)
 
 
+def test_bench_says_when_generated_inputs_miss_the_target(run: Callable[..., Outcome], int8_bundle: Path) -> None:
+    given = run("bench", int8_bundle, "--data", "builtin:planted", "--threads", 1, "--repeats", 3, "--json")
+    generated = run("bench", int8_bundle, "--threads", 1, "--repeats", 3, "--json")
+    assert "give --data" not in given.err
+    far = abs(generated.document["rationale_ratio"] - generated.document["target_ratio"]) > 0.02
+    assert ("give --data" in generated.err) == far
+    assert far  # random words hold more cues than reviews
+
+
 def test_predict_prints_a_document_a_line(run: Callable[..., Outcome], int8_bundle: Path) -> None:
     outcome = run("predict", int8_bundle, "a superb scene", "", "--json")
     documents = [json.loads(line) for line in outcome.out.splitlines()]

@@ -31,6 +31,8 @@ class RationaleConfig:
     head_dropout: float = 0.1
     mask_mode: str = "zero"
     """`zero`: unselected embeddings are zeroed (the paper); `drop`: excluded from the predictor's attention."""
+    share_embeddings: bool = False
+    """Generator and predictor read one table of word pieces (text) or one projection of patches (images)."""
     target_ratio: float = 1.0
     margin_bias: float = 0.0
     """Calibrated on dev data, added to z_1 - z_0."""

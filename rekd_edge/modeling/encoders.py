@@ -1,9 +1,10 @@
 """A Hugging Face encoder taken apart where rationale extraction needs it: features, positions, layers.
 
-A generator or predictor works in three steps, and the mask enters between them:
+A generator or predictor works in four steps; the mask drops features after the first or zeroes them after the second:
 
-    X = encoder.embed(...)          # [batch, features, hidden]   what the mask zeroes
-    H = encoder.assemble(X)         # [batch, positions, hidden]  plus position embeddings and class token
+    F = encoder.features(inputs)    # [batch, features, ...]      token ids, or the pixels of each patch
+    X = encoder.embed(F)            # [batch, features, hidden]
+    H = encoder.assemble(X, where)  # [batch, positions, hidden]  plus position embeddings and class token
     H = encoder.layers(H, bias)     # [batch, positions, hidden]  with an additive attention bias
 
 Adding a family means one subclass and one entry in `FAMILIES`.
@@ -29,6 +30,8 @@ class Encoder(nn.Module, ABC):
 
     backbone: Any
     task: str
+    embedding_path: str
+    """Where in the backbone the module lies that `embedding` gives."""
     prefix: int = 0
     renamed: tuple[tuple[str, str], ...] = ()
     """(name in transformers 5, name in checkpoints) where they differ; checkpoints keep the hub's names."""
@@ -36,6 +39,7 @@ class Encoder(nn.Module, ABC):
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
         self.backbone = backbone
+        self._lent: tuple[nn.Module, ...] = ()  # in a tuple, so that its weights are saved with their owner alone
 
     @property
     def config(self) -> PretrainedConfig:
@@ -47,13 +51,20 @@ class Encoder(nn.Module, ABC):
         """Width of the hidden states."""
         return self.config.hidden_size
 
-    @abstractmethod
-    def embed(self, inputs: Tensor) -> Tensor:
-        """Token ids [batch, sequence] or pixels [batch, 3, H, W] to feature embeddings [batch, features, hidden]."""
+    def features(self, inputs: Tensor) -> Tensor:
+        """Token ids [batch, sequence] as they are, or pixels [batch, 3, H, W] cut into [batch, features, pixels]."""
+        return inputs
 
     @abstractmethod
-    def assemble(self, features: Tensor) -> Tensor:
-        """Feature embeddings [batch, features, hidden] to the first layer's input [batch, positions, hidden]."""
+    def embed(self, features: Tensor) -> Tensor:
+        """Features as `features` gives them to embeddings [batch, features, hidden]."""
+
+    @abstractmethod
+    def assemble(self, embeddings: Tensor, where: Tensor | None = None) -> Tensor:
+        """Feature embeddings [batch, features, hidden] to the first layer's input [batch, positions, hidden].
+
+        `where` int64 [batch, features] gives the place of each feature in its input, where some were left out.
+        """
 
     @abstractmethod
     def layer_stack(self) -> nn.ModuleList:
@@ -66,33 +77,53 @@ class Encoder(nn.Module, ABC):
             hidden = output[0] if isinstance(output, tuple) else output  # a tuple before transformers 5
         return hidden
 
-    @abstractmethod
-    def embedding_modules(self) -> list[nn.Module]:
-        """What `freeze_embeddings` freezes: the feature embeddings."""
+    @property
+    def embedding(self) -> Any:
+        """The module that turns features into embeddings: the table of word pieces, or the projection of patches."""
+        return self._lent[0] if self._lent else self.backbone.get_submodule(self.embedding_path)
+
+    def share_embedding(self, owner: Encoder) -> None:
+        """Embed with another encoder's module in place of one's own, whose weights go.
+
+        Raises:
+            InputError: the encoders differ in width.
+        """
+        if owner.hidden_size != self.hidden_size:
+            raise InputError(
+                f"A generator of width {self.hidden_size} cannot share the embeddings of a predictor of width "
+                f"{owner.hidden_size}; set share_embeddings=false."
+            )
+        self.backbone.set_submodule(self.embedding_path, nn.Identity())
+        self._lent = (owner.embedding,)
 
 
 class BertEncoder(Encoder):
     """BERT and the models that share its layout."""
 
     task = "text"
+    embedding_path = "embeddings.word_embeddings"
 
-    def embed(self, inputs: Tensor) -> Tensor:
-        return self.backbone.embeddings.word_embeddings(inputs)
+    def embed(self, features: Tensor) -> Tensor:
+        return self.embedding(features)
 
-    def assemble(self, features: Tensor) -> Tensor:
-        return self.backbone.embeddings(inputs_embeds=features)
+    def assemble(self, embeddings: Tensor, where: Tensor | None = None) -> Tensor:
+        module = self.backbone.embeddings
+        first = getattr(module, "padding_idx", -1) + 1  # RoBERTa counts positions from the one after its padding id
+        # one table of what a place adds: a constant of the graph
+        places = module.position_embeddings.weight[first:] + module.token_type_embeddings.weight[0]
+        if where is None:
+            where = torch.arange(embeddings.shape[1], device=embeddings.device)
+        return module.dropout(module.LayerNorm(embeddings + places[where]))
 
     def layer_stack(self) -> nn.ModuleList:
         return self.backbone.encoder.layer
-
-    def embedding_modules(self) -> list[nn.Module]:
-        return [self.backbone.embeddings.word_embeddings]
 
 
 class ViTEncoder(Encoder):
     """ViT and DeiT without distillation token."""
 
     task = "image"
+    embedding_path = "embeddings.patch_embeddings.projection"
     prefix = 1
     renamed = (
         (r"\blayers\.(\d+)\.", r"encoder.layer.\1."),
@@ -104,14 +135,23 @@ class ViTEncoder(Encoder):
         (r"\.mlp\.fc2\.", ".output.dense."),
     )
 
-    def embed(self, inputs: Tensor) -> Tensor:
-        return self.backbone.embeddings.patch_embeddings(inputs)
+    def features(self, inputs: Tensor) -> Tensor:
+        side = self.config.patch_size
+        batch, channels, rows, columns = inputs.shape
+        cut = inputs.reshape(batch, channels, rows // side, side, columns // side, side)
+        return cut.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
 
-    def assemble(self, features: Tensor) -> Tensor:
-        embeddings = self.backbone.embeddings
-        class_token = embeddings.cls_token.expand(features.shape[0], -1, -1)
-        hidden = torch.cat([class_token, features], dim=1) + embeddings.position_embeddings
-        return embeddings.dropout(hidden)
+    def embed(self, features: Tensor) -> Tensor:
+        projection = self.embedding  # a convolution without overlap is a product
+        return nn.functional.linear(features, projection.weight.flatten(1), projection.bias)
+
+    def assemble(self, embeddings: Tensor, where: Tensor | None = None) -> Tensor:
+        module = self.backbone.embeddings
+        class_position, positions = module.position_embeddings.split([1, module.position_embeddings.shape[1] - 1], 1)
+        if where is not None:
+            positions = positions[0][where]
+        class_token = (module.cls_token + class_position).expand(embeddings.shape[0], -1, -1)
+        return module.dropout(torch.cat([class_token, embeddings + positions], dim=1))
 
     def layer_stack(self) -> nn.ModuleList:
         if hasattr(self.backbone, "layers"):  # transformers 5
@@ -120,9 +160,6 @@ class ViTEncoder(Encoder):
 
     def layers(self, hidden: Tensor, bias: Tensor | None) -> Tensor:
         return self.backbone.layernorm(super().layers(hidden, bias))
-
-    def embedding_modules(self) -> list[nn.Module]:
-        return [self.backbone.embeddings.patch_embeddings]
 
 
 FAMILIES: dict[str, type[Encoder]] = {"bert": BertEncoder, "roberta": BertEncoder, "vit": ViTEncoder}

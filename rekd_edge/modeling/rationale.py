@@ -77,8 +77,9 @@ class Generator(nn.Module):
 
     def forward(self, inputs: Tensor, bias: Tensor | None) -> Tensor:
         """Selection logits [batch, features, 2] of token ids or pixels."""
-        hidden = self.encoder.layers(self.encoder.assemble(self.encoder.embed(inputs)), bias)
-        return self.head(hidden[:, self.encoder.prefix :])
+        encoder = self.encoder
+        hidden = encoder.layers(encoder.assemble(encoder.embed(encoder.features(inputs))), bias)
+        return self.head(hidden[:, encoder.prefix :])
 
 
 class Predictor(nn.Module):
@@ -98,17 +99,15 @@ class Predictor(nn.Module):
             visible: floats [batch, features], 1 for what the predictor may see: the rationale and special tokens.
             bias: additive attention bias [batch, 1, 1, positions] that hides padding, or None.
         """
-        features = self.encoder.embed(inputs)
+        features, where = self.encoder.features(inputs), None
+        if self.mask_mode == "drop" and self.training:
+            bias = _drop_bias(nn.functional.pad(visible, (self.encoder.prefix, 0), value=1.0), bias)
+        elif self.mask_mode == "drop":
+            features, where, bias = _gather(features, visible > 0, self.encoder.prefix)
+        embeddings = self.encoder.embed(features)
         if self.mask_mode == "zero":
-            features = features * visible[..., None].to(features.dtype)
-        hidden = self.encoder.assemble(features)
-        if self.mask_mode == "drop":
-            visible = nn.functional.pad(visible, (self.encoder.prefix, 0), value=1.0)
-            if self.training:
-                bias = _drop_bias(visible, bias)
-            else:
-                hidden, bias = _gather(hidden, visible > 0)
-        return self.classifier(self.encoder.layers(hidden, bias)[:, 0])
+            embeddings = embeddings * visible[..., None].to(embeddings.dtype)
+        return self.classifier(self.encoder.layers(self.encoder.assemble(embeddings, where), bias)[:, 0])
 
 
 class RationaleModel(nn.Module):
@@ -123,6 +122,8 @@ class RationaleModel(nn.Module):
         self.config = config
         self.generator = None if generator is None else Generator(generator, config.head_hidden, config.head_dropout)
         self.predictor = Predictor(predictor, len(config.labels), config.head_dropout, config.mask_mode)
+        if config.share_embeddings and generator is not None:
+            generator.share_embedding(predictor)
         self.special_token_ids: Tensor
         special = torch.tensor(config.special_token_ids, dtype=torch.long)
         self.register_buffer("special_token_ids", special, persistent=False)
@@ -135,6 +136,7 @@ class RationaleModel(nn.Module):
         temperature: float = 1.0,
         noise: Tensor | None = None,
         random_ratio: float | None = None,
+        fixed_masks: bool = False,
     ) -> RationaleOutput:
         """Select, then classify.
 
@@ -145,14 +147,18 @@ class RationaleModel(nn.Module):
             temperature: τ of equation 1; training only.
             noise: G of equation 1 [batch, features, 2]; drawn where None; training only.
             random_ratio: share of the features that a control selects at random; its target ratio where None.
+            fixed_masks: the deterministic rule in training too, from a generator that learns no more.
         """
         inputs = pixel_values if input_ids is None else input_ids
         assert inputs is not None
-        selection = self.select(inputs, attention_mask)
+        if fixed_masks and self.generator is not None:
+            self.generator.eval()
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not fixed_masks):
+            selection = self.select(inputs, attention_mask)
         feature, logits = selection
         margin = self.margin(selection)
         log_selection = None
-        if self.training and logits is not None:
+        if self.training and logits is not None and not fixed_masks:
             noise = gumbel_noise(logits) if noise is None else noise
             log_selection = gumbel_log_softmax(logits, noise, temperature)
             sampled = torch.ones_like(feature) if self.config.count_all_positions else feature
@@ -268,20 +274,21 @@ def _drop_bias(visible: Tensor, bias: Tensor | None) -> Tensor:
     return dropped if bias is None else dropped + bias
 
 
-def _gather(hidden: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
-    """Keep the visible positions alone, in their order, padded to the batch's longest row.
+def _gather(features: Tensor, visible: Tensor, prefix: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Keep the visible features alone, in their order, padded to the batch's longest row.
 
     Args:
-        hidden: [batch, positions, hidden], position embeddings added already.
-        visible: bool [batch, positions].
+        features: token ids [batch, features] or patches [batch, features, pixels].
+        visible: bool [batch, features].
+        prefix: positions that stand before the first feature.
 
     Returns:
-        [batch, kept, hidden] and its attention bias [batch, 1, 1, kept].
+        The kept features, their places int64 [batch, kept], and an attention bias [batch, 1, 1, prefix + kept].
     """
     count = visible.sum(dim=1, keepdim=True)  # [batch, 1]
-    position = torch.arange(visible.shape[1], device=visible.device)
-    # visible positions first, each group in its order
-    order = torch.argsort(position + (~visible).long() * visible.shape[1], dim=1)[:, : count.max().clamp(min=1)]
-    kept = hidden.gather(1, order[..., None].expand(-1, -1, hidden.shape[2]))
-    filler = position[: order.shape[1]] >= count  # [batch, kept]
-    return kept, filler[:, None, None, :].float() * HIDDEN
+    place = torch.arange(visible.shape[1], device=visible.device)
+    # visible places first, each group in its order
+    order = torch.argsort(place + (~visible).long() * visible.shape[1], dim=1)[:, : count.max().clamp(min=1)]
+    index = order if features.dim() == 2 else order[..., None].expand(-1, -1, features.shape[2])
+    filler = nn.functional.pad(place[: order.shape[1]] >= count, (prefix, 0))  # [batch, prefix + kept]
+    return features.gather(1, index), order, filler[:, None, None, :].float() * HIDDEN

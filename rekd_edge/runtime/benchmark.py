@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from rekd_edge.errors import FailureError, InputError
 from rekd_edge.runtime.bundle import LAYOUT, Manifest
-from rekd_edge.runtime.image import ImageSettings, image_pixels, load_image, normalise
+from rekd_edge.runtime.profiling import stage_shares
 from rekd_edge.runtime.rationalizer import Rationalizer
 from rekd_edge.runtime.session import open_session
-from rekd_edge.runtime.text import encode_texts, load_tokenizer, pad_ids
+from rekd_edge.runtime.text import limit_tokenizer, pad_ids
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 __all__ = ["BenchSettings", "run_benchmark"]
 
 GENERATED_BATCHES = 8
+PREPROCESSED = 64
+CHECKED = ("precision", "verified", "quantization", "invariance")
 SEED = 2026
 # The child opens the bundle as a user's program would, predicts once, and reports its own peak memory.
 COLD_START = """
@@ -86,8 +88,11 @@ def run_benchmark(
 ) -> dict[str, Any]:
     """Measure a bundle and its baselines, run by run in turn, and the bundle's start in fresh processes.
 
-    Times are those of the graph on ready arrays; the cold start is the whole way, from starting Python to the first
-    prediction. Memory is the peak resident size of that fresh process.
+    Times are those of the graph on ready arrays; `preprocess_ms` is what a row takes before that, and `shares` how the
+    graph's time divides among generator, gather and predictor, by a session of its own with ONNX Runtime's profiler
+    (null where the graph was exported without stages). The cold start is the whole way, from starting Python to the
+    first prediction. Memory is the peak resident size of that fresh process. `checked` repeats what the manifest says
+    of int8 and invariance.
 
     Args:
         inputs: texts or images to run on; random tokens or pixels by default.
@@ -103,7 +108,10 @@ def run_benchmark(
     """
     threads = settings.threads or _available_cores()
     rationalizer = Rationalizer.load(bundle, threads=threads)
-    batches = _batches(bundle, rationalizer.manifest, inputs, settings)
+    manifest = rationalizer.manifest
+    if manifest.text:
+        _limit_tokens(rationalizer, settings.tokens or manifest.text.max_length)
+    batches, sources = _batches(rationalizer, inputs, settings)
     graphs = [_baseline_graph(path) for path in baselines]
     sessions = [rationalizer.session, *(open_session(graph, threads) for graph in graphs)]
     feeds = [[_feed(session, batch) for batch in batches] for session in sessions]
@@ -111,18 +119,22 @@ def run_benchmark(
         _warm_up(session, feed, settings.warm_up, graph)
     latencies = _interleaved(sessions, feeds, settings.repeats, progress)
     cold_start, peak = _cold_start(bundle, threads, settings.cold_starts)
-    files = rationalizer.manifest.fields["files"]
+    files = manifest.fields["files"]
     ours, *theirs = [_summary(times, settings.batch_size) for times in latencies]
     return {
         "threads": threads,
         "batch_size": settings.batch_size,
-        "tokens": _tokens_per_row(batches, rationalizer.manifest),
+        "tokens": _tokens_per_row(batches, manifest),
         "rationale_ratio": _rationale_ratio(rationalizer, batches),
+        "target_ratio": None if manifest.fields.get("method") == "cls" else manifest.fields.get("target_ratio"),
         **ours,
+        "shares": stage_shares(bundle / LAYOUT.graph, batches, threads),
+        "preprocess_ms": _preprocess_ms(rationalizer, sources),
         "size_bytes": sum(record["size"] for record in files.values()) + (bundle / LAYOUT.manifest).stat().st_size,
         "graph_bytes": files[LAYOUT.graph]["size"],
         "peak_memory_bytes": peak,
         "cold_start_s": cold_start,
+        "checked": {name: manifest.fields[name] for name in CHECKED if manifest.fields.get(name) is not None},
         "baselines": [
             {
                 "name": path.name,
@@ -139,46 +151,69 @@ def _available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _batches(bundle: Path, manifest: Manifest, inputs: Sequence[Any] | None, settings: BenchSettings) -> list[Batch]:
-    """The inputs of all systems, `batch_size` rows each; given inputs are repeated to fill the last batch."""
+def _limit_tokens(rationalizer: Rationalizer, tokens: int) -> None:
+    """Let the bundle read no more than so many tokens, special tokens included."""
+    assert rationalizer.manifest.text is not None
+    assert rationalizer.tokenizer is not None
+    longest = rationalizer.manifest.text.max_length
+    if tokens > longest:
+        raise InputError(f"The bundle reads {longest} tokens at most; give no more than that.")
+    limit_tokenizer(rationalizer.tokenizer, tokens)
+
+
+def _batches(
+    rationalizer: Rationalizer, inputs: Sequence[Any] | None, settings: BenchSettings
+) -> tuple[list[Batch], list[Any]]:
+    """The arrays of all systems, `batch_size` rows each, and the texts or images behind them.
+
+    Given inputs are repeated to fill the last batch. Generated rows hold as many tokens as are allowed; their texts
+    read about so.
+    """
     size = settings.batch_size
-    if inputs is not None and len(inputs) == 0:
-        raise InputError("There is nothing to measure on; give at least one input.")
-    if inputs is not None:  # no more than the timed runs can use
-        inputs = [inputs[index] for index in range(min(len(inputs), size * settings.repeats))]
-    if manifest.text is None:
-        assert manifest.image is not None
-        return _image_batches(manifest.image, inputs, size)
-    tokens = settings.tokens or manifest.text.max_length
-    if tokens > manifest.text.max_length:
-        raise InputError(f"The bundle reads {manifest.text.max_length} tokens at most; give no more than that.")
-    tokenizer = load_tokenizer(bundle / LAYOUT.tokenizer, tokens)
-    if inputs is None:
-        specials = tokenizer.encode("").ids
-        pool = sorted(set(tokenizer.get_vocab().values()) - set(manifest.text.special_token_ids))
-        rows = _random_rows(pool, specials, tokens, size * GENERATED_BATCHES)
+    if inputs is not None:
+        if len(inputs) == 0:
+            raise InputError("There is nothing to measure on; give at least one input.")
+        # no more than the timed runs can use
+        sources = [inputs[index] for index in range(min(len(inputs), size * settings.repeats))]
+    elif rationalizer.manifest.text:
+        rows = _random_rows(rationalizer, size * GENERATED_BATCHES)
+        assert rationalizer.tokenizer is not None
+        padded = [pad_ids(chunk, rationalizer.manifest.text.pad_token_id) for chunk in _chunks(rows, size)]
+        batches = [{"input_ids": ids, "attention_mask": attention} for ids, attention in padded]
+        return batches, rationalizer.tokenizer.decode_batch(rows)
     else:
-        rows = [encoded.ids for encoded in encode_texts(tokenizer, inputs)]
-    padded = [pad_ids(chunk, manifest.text.pad_token_id) for chunk in _chunks(rows, size)]
-    return [{"input_ids": ids, "attention_mask": attention} for ids, attention in padded]
+        sources = _random_images(rationalizer, size * GENERATED_BATCHES)
+    return [rationalizer.prepare(chunk) for chunk in _chunks(sources, size)], sources
 
 
-def _random_rows(pool: Sequence[int], specials: list[int], tokens: int, count: int) -> list[list[int]]:
-    """Rows of `tokens` ids: random ones from `pool` between the special tokens."""
-    generator = np.random.default_rng(SEED)
-    middle = generator.choice(np.array(pool), size=(count, max(0, tokens - len(specials)))).tolist()
+def _random_rows(rationalizer: Rationalizer, count: int) -> list[list[int]]:
+    """Rows of as many ids as the tokenizer allows: random ones between the special tokens."""
+    tokenizer, text = rationalizer.tokenizer, rationalizer.manifest.text
+    assert tokenizer is not None
+    assert text is not None
+    specials = tokenizer.encode("").ids
+    pool = sorted(set(tokenizer.get_vocab().values()) - set(text.special_token_ids))
+    free = tokenizer.truncation["max_length"] - len(specials)
+    middle = np.random.default_rng(SEED).choice(np.array(pool), size=(count, free)).tolist()
     half = len(specials) // 2
     return [specials[:half] + row + specials[half:] for row in middle]
 
 
-def _image_batches(image: ImageSettings, inputs: Sequence[Any] | None, size: int) -> list[Batch]:
-    if inputs is None:
-        generator = np.random.default_rng(SEED)
-        shape = (size * GENERATED_BATCHES, image.height, image.width, 3)
-        pixels = list(generator.integers(0, 256, size=shape, dtype=np.uint8))
-    else:
-        pixels = [image_pixels(load_image(source), image) for source in inputs]
-    return [{"pixel_values": normalise(np.stack(chunk), image)} for chunk in _chunks(pixels, size)]
+def _random_images(rationalizer: Rationalizer, count: int) -> list[Any]:
+    """Arrays of random pixels, [height, width, 3]."""
+    image = rationalizer.manifest.image
+    assert image is not None
+    return list(np.random.default_rng(SEED).integers(0, 256, (count, image.height, image.width, 3), dtype=np.uint8))
+
+
+def _preprocess_ms(rationalizer: Rationalizer, sources: Sequence[Any]) -> float:
+    """Median milliseconds from one text or image to the graph's arrays."""
+    times = []
+    for source in sources[:PREPROCESSED]:
+        start = time.perf_counter()
+        rationalizer.prepare([source])
+        times.append(time.perf_counter() - start)
+    return statistics.median(times) * 1000
 
 
 def _chunks(rows: list[Any], size: int) -> list[list[Any]]:

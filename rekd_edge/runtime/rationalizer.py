@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PredictedRows", "Rationalizer"]
 
+PADDING = 0.1  # share of a batch that may be padding: more is slower than a batch of its own
 OUTPUTS = ("logits", "rationale_mask", "selection_margin")
 
 
@@ -114,6 +115,19 @@ class Rationalizer:
                 raise InputError(f"A {type(text).__name__} is not a text; give a string or a list of strings.")
         return encode_texts(self.tokenizer, texts)
 
+    def prepare(self, inputs: Sequence[Any]) -> dict[str, NDArray[Any]]:
+        """The graph's inputs for one batch of texts, padded to the longest, or of images.
+
+        Raises:
+            InputError: as for a call.
+        """
+        if self.manifest.text:
+            return self._padded(self.encode(inputs))
+        settings = self.manifest.image
+        assert settings is not None
+        pixels = np.stack([image_pixels(load_image(source), settings) for source in inputs])
+        return {"pixel_values": normalise(pixels, settings)}
+
     def predict_rows(self, inputs: Sequence[Any], *, batch_size: int = 32) -> PredictedRows:
         """Predict texts or images into arrays, for measuring; images are opened one batch at a time.
 
@@ -147,14 +161,9 @@ class Rationalizer:
         ]
 
     def _run_texts(self, encoded: Sequence[EncodedText], batch_size: int) -> PredictedRows:
-        settings = self.manifest.text
-        assert settings is not None
         rows = self._empty_rows(len(encoded))
-        # Rows of like length share a batch, so that little is computed on padding.
-        order = sorted(range(len(encoded)), key=lambda index: len(encoded[index].ids))
-        for batch in _batches(order, batch_size):
-            ids, attention = pad_ids([encoded[index].ids for index in batch], settings.pad_token_id)
-            outputs = self._run_checked({"input_ids": ids, "attention_mask": attention})
+        for batch in batches_of_like_length([len(row.ids) for row in encoded], batch_size):
+            outputs = self._run_checked(self._padded([encoded[index] for index in batch]))
             for row, index in enumerate(batch):
                 feature = np.array(encoded[index].feature, dtype=bool)
                 rows.logits[index] = outputs["logits"][row]
@@ -163,17 +172,21 @@ class Rationalizer:
         return rows
 
     def _run_images(self, sources: Sequence[ImageSource], batch_size: int) -> PredictedRows:
-        settings = self.manifest.image
-        assert settings is not None
         rows = self._empty_rows(len(sources))
-        for batch in _batches(range(len(sources)), batch_size):
-            pixels = np.stack([image_pixels(load_image(sources[index]), settings) for index in batch])
-            outputs = self._run_checked({"pixel_values": normalise(pixels, settings)})
+        _check_batch_size(batch_size)
+        for start in range(0, len(sources), batch_size):
+            batch = range(start, min(start + batch_size, len(sources)))
+            outputs = self._run_checked(self.prepare([sources[index] for index in batch]))
             for row, index in enumerate(batch):
                 rows.logits[index] = outputs["logits"][row]
                 rows.masks[index] = outputs["rationale_mask"][row]
                 rows.margins[index] = outputs["selection_margin"][row]
         return rows
+
+    def _padded(self, encoded: Sequence[EncodedText]) -> dict[str, NDArray[Any]]:
+        assert self.manifest.text is not None
+        ids, attention = pad_ids([row.ids for row in encoded], self.manifest.text.pad_token_id)
+        return {"input_ids": ids, "attention_mask": attention}
 
     def _empty_rows(self, count: int) -> PredictedRows:
         logits = np.zeros((count, len(self.manifest.labels)), np.float32)
@@ -198,11 +211,29 @@ def _check_graph(session: InferenceSession, manifest: Manifest, path: Path) -> N
         raise InputError(f"{path} has {shape[-1]} classes and the manifest {len(manifest.labels)}; export again.")
 
 
-def _batches(indices: Sequence[int], batch_size: int) -> Iterator[Sequence[int]]:
+def batches_of_like_length(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+    """Indices of rows by length, in batches of at most `batch_size` of whose positions at most a tenth is padding.
+
+    Raises:
+        InputError: `batch_size` is below 1.
+    """
+    _check_batch_size(batch_size)
+    batches: list[list[int]] = []
+    held = 0  # positions of the last batch that are no padding
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
+        rows = len(batches[-1]) + 1 if batches else 0
+        if 0 < rows <= batch_size and held + lengths[index] >= (1 - PADDING) * lengths[index] * rows:
+            batches[-1].append(index)
+            held += lengths[index]
+        else:
+            batches.append([index])
+            held = lengths[index]
+    return batches
+
+
+def _check_batch_size(batch_size: int) -> None:
     if batch_size < 1:
         raise InputError(f"A batch of {batch_size} holds nothing; give a batch_size of 1 or more.")
-    for start in range(0, len(indices), batch_size):
-        yield indices[start : start + batch_size]
 
 
 def _text_prediction(

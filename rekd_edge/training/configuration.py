@@ -75,6 +75,9 @@ class TrainingConfig:
     """Count padding and special tokens in L, as the published code does."""
     mask_mode: str = "zero"
     """`zero` unselected embeddings (paper) or `drop` them from the predictor's attention."""
+    share_embeddings: bool = False
+    """One table of word pieces (text) or projection of patches (images) for both towers: a smaller file. Where
+    `freeze_embeddings` is `all` and both start alike, the exported file holds one anyway."""
     temperature_start: float = 5.0
     """τ_0 of equation 10."""
     temperature_end: float = 0.1
@@ -111,6 +114,9 @@ class TrainingConfig:
     """Dropout of the heads: 0.5 for text, 0.1 for images."""
     freeze_embeddings: str = "none"
     """Keep feature embeddings as pretrained: `none`, the `generator`'s (published code), or `all`."""
+    predictor_epochs: int = 0
+    """Epochs, after all others, in which the predictor alone goes on learning, on the deterministic masks that it will
+    meet on the device; what it learnt is kept if it lowers the dev loss."""
     early_stopping: int | None = None
     """Stop after so many epochs without a better dev loss."""
     precision: str = "auto"
@@ -146,7 +152,7 @@ class TrainingConfig:
         _check(self, "seed", lambda value: 0 <= value < 2**32, f"between 0 and {2**32 - 1}")
         for name in ("learning_rate", "head_learning_rate", "temperature_start", "temperature_end"):
             _check(self, name, lambda value: value > 0, "above 0")
-        for name in ("lambda_select", "lambda_r", "weight_decay", "workers", "max_grad_norm"):
+        for name in ("lambda_select", "lambda_r", "weight_decay", "workers", "max_grad_norm", "predictor_epochs"):
             _check(self, name, lambda value: value >= 0, "at least 0")
         for name in ("alpha", "adam_beta2", "head_dropout", "warmup_ratio"):
             _check(self, name, lambda value: 0 <= value <= 1, "between 0 and 1")
@@ -155,6 +161,8 @@ class TrainingConfig:
             raise InputError("rekd distils from a teacher; give --teacher the folder of a finished re run.")
         if self.method != "rekd" and self.teacher:
             raise InputError(f"{self.method} takes no teacher; use --method rekd or leave --teacher out.")
+        if self.share_embeddings and self.freeze_embeddings == "generator":
+            raise InputError("Shared embeddings cannot be frozen for the generator alone; freeze all of them, or none.")
         if self.warm_start and self.control is None and self.method != "cls":
             raise InputError("warm_start begins from the control; set control=train or the path of a run that has one.")
 

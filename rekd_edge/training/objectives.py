@@ -26,6 +26,8 @@ class Context:
     task: str
     max_length: int | None
     teacher: Teacher | None = None
+    objective: str = ""
+    """Of `OBJECTIVES`; the method's own by default."""
 
 
 class Moment(NamedTuple):
@@ -104,11 +106,19 @@ def distilled_rationale_extraction(
     return terms
 
 
+def predictor_on_fixed_masks(model: nn.Module, batch: dict[str, Tensor], moment: Moment, context: Context) -> Terms:
+    """`predictor`: the task loss of the predictor on the masks of a generator that learns no more."""
+    output = model(**_inputs(batch), fixed_masks=True)
+    task = losses.task_loss(output.logits, batch["labels"])
+    return {"loss": task, "task": task}
+
+
 OBJECTIVES: dict[str, Objective] = {
     "cls": classification,
     "control": random_masks,
     "re": rationale_extraction,
     "rekd": distilled_rationale_extraction,
+    "predictor": predictor_on_fixed_masks,
 }
 
 

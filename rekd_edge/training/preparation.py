@@ -136,6 +136,7 @@ def model_config(config: TrainingConfig, data: DataSource, preprocessing: Prepro
         head_hidden=TEXT_HEAD_HIDDEN if text else None,
         head_dropout=config.head_dropout,
         mask_mode=config.mask_mode,
+        share_embeddings=config.share_embeddings and selects and config.method != "control",
         target_ratio=config.target_ratio if selects else 1.0,
         count_all_positions=config.count_all_positions and text,
         max_length=preprocessing.max_length,

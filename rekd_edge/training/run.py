@@ -12,9 +12,10 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch.utils.data import Dataset
 from transformers import TrainerCallback, set_seed
 from transformers.integrations import get_available_reporting_integrations
 
@@ -39,6 +40,7 @@ __all__ = ["train"]
 
 CHECKPOINTS = "checkpoints"
 CONTROL = "control"
+PREDICTOR = "predictor"
 RECIPE_FILE = "recipe.json"
 Callbacks = Callable[[str], list[TrainerCallback]]
 """From a stage's name to the callbacks that show its progress."""
@@ -96,6 +98,7 @@ def train(
     started = time.perf_counter()
     trainer = _trainer(config, model, data, preprocessing, teacher, checkpoints, callbacks)
     _fit(trainer, checkpoints)
+    settled = _settle_predictor(trainer, checkpoints / PREDICTOR, callbacks) if config.predictor_epochs else None
     broken = next((name for name, weight in model.named_parameters() if not torch.isfinite(weight).all()), None)
     if broken is not None:
         raise FailureError(f"Training diverged: {broken} is not finite; lower learning_rate and train again.")
@@ -115,6 +118,7 @@ def train(
         "seed": config.seed,
         "epochs": [entry for entry in trainer.state.log_history if "eval_loss" in entry],
         "steps": trainer.state.global_step,
+        "predictor": settled,
         "seconds": round(time.perf_counter() - started, 1),
         "device": str(trainer.args.device),
         "threads": torch.get_num_threads(),
@@ -138,6 +142,7 @@ def _check_output(output: Path, resume: bool, recipe: dict[str, Any]) -> dict[st
         saved = read_json(output / CHECKPOINTS / RECIPE_FILE)
     else:
         raise InputError(f"{output} holds no run to resume; give --output a new folder.")
+    saved = {**TrainingConfig().to_dict(), **saved}  # settings that came later
     changed = sorted(key for key in recipe if recipe[key] != saved.get(key))
     if changed:
         raise InputError(
@@ -166,6 +171,8 @@ def _control_run(config: TrainingConfig) -> TrainingConfig:
         warm_start=False,
         epochs=config.control_epochs or config.epochs,
         control_epochs=None,
+        predictor_epochs=0,
+        share_embeddings=False,
         early_stopping=None,
     )
 
@@ -241,8 +248,7 @@ def _freeze(model: RationaleModel, which: str) -> None:
     for name in frozen:
         tower = getattr(model, name)
         if tower is not None:
-            for module in tower.encoder.embedding_modules():
-                module.requires_grad_(False)
+            tower.encoder.embedding.requires_grad_(False)
 
 
 def _fit(trainer: RationaleTrainer, checkpoints: Path) -> None:
@@ -252,6 +258,36 @@ def _fit(trainer: RationaleTrainer, checkpoints: Path) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="mtime may not be reliable")  # checkpoints are numbered
         trainer.train(resume_from_checkpoint=str(whole[-1]) if whole else None)
+
+
+def _settle_predictor(trainer: RationaleTrainer, checkpoints: Path, callbacks: Callbacks) -> dict[str, Any] | None:
+    """Go on with the predictor alone, on deterministic masks; go back where that does not lower the dev loss.
+
+    Returns:
+        The dev loss `before` and `after`, and whether the new weights were `kept`; None where nothing selects.
+    """
+    model, config = trainer.rationale_model, trainer.context.config
+    if model.generator is None:
+        return None
+    before = trainer.dev_metrics()["loss"]
+    weights = {name: weight.clone() for name, weight in model.predictor.state_dict().items()}
+    model.generator.requires_grad_(False)
+    model.generator.encoder.embedding.requires_grad_(False)  # it may be the predictor's too
+    only = replace(config, epochs=config.predictor_epochs, early_stopping=None)
+    stage = RationaleTrainer(
+        model,
+        replace(trainer.context, config=only, objective=PREDICTOR),
+        checkpoints,
+        cast(Dataset, trainer.train_dataset),
+        cast(Dataset, trainer.eval_dataset),
+        trainer.data_collator,
+        callbacks(PREDICTOR),
+    )
+    _fit(stage, checkpoints)
+    after = stage.dev_metrics()["loss"]
+    if not (kept := after < before):
+        model.predictor.load_state_dict(weights)
+    return {"before": before, "after": after, "kept": kept}
 
 
 def _finish(

@@ -65,7 +65,8 @@ class RationaleTrainer(Trainer):
     def compute_loss(self, model: nn.Module, inputs: dict[str, Tensor], *args: Any, **kwargs: Any) -> Tensor:
         """The method's loss; its terms are kept for the next log."""
         moment = Moment(self.temperature, self.state.global_step / max(self.state.max_steps, 1))
-        terms = OBJECTIVES[self.context.config.method](model, inputs, moment, self.context)
+        objective = OBJECTIVES[self.context.objective or self.context.config.method]
+        terms = objective(model, inputs, moment, self.context)
         for name, value in terms.items():
             if name != "loss":  # Trainer logs that one
                 self._terms[name].append(value.detach())
@@ -137,6 +138,7 @@ def training_arguments(config: TrainingConfig, checkpoints: Path, examples: int)
         warmup_steps=warmup,
         max_grad_norm=config.max_grad_norm,
         bf16=bf16,
+        use_cpu=not torch.accelerator.is_available(),  # Trainer refuses bf16 on a CPU otherwise
         seed=config.seed,
         eval_strategy="epoch",
         save_strategy="epoch",

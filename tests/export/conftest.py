@@ -20,13 +20,14 @@ def make_graph(
     """A model in `eval()` and its graph."""
     made: dict[tuple[str, ...], tuple[RationaleModel, Path]] = {}
 
-    def make(*variant: str) -> tuple[RationaleModel, Path]:
-        if variant not in made:
+    def make(*variant: str, target: str = "cpu") -> tuple[RationaleModel, Path]:
+        key = *variant, target
+        if key not in made:
             model = RationaleModel.from_pretrained(make_run(*variant))
-            path = tmp_path_factory.mktemp("graphs") / f"{'-'.join(variant)}.onnx"
-            export_graph(model, path)
-            made[variant] = model, path
-        return made[variant]
+            path = tmp_path_factory.mktemp("graphs") / f"{'-'.join(key)}.onnx"
+            export_graph(model, path, target)
+            made[key] = model, path
+        return made[key]
 
     return make
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from rekd_edge.export import parity
+from rekd_edge.export import export_bundle, parity
 from rekd_edge.export.parity import Answers, Feed, agreement, graph_answers, invariance, torch_answers
 from rekd_edge.modeling import RationaleModel
 
@@ -105,18 +106,60 @@ def test_answers_are_those_of_each_row_without_its_padding(
         assert compared.largest_logit_difference < 1e-4
 
 
-def test_a_dependence_on_the_batch_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def depends(path: Path, feeds: list[Feed], pad_id: int, batch: int = 1, threads: int = 1) -> Answers:
-        rows = list(REFERENCE)
-        if batch > 1:
-            rows[0] = ([0.0, 1.0], [LOWEST, -1.0, 2.0, LOWEST], [0, 0, 1, 0])
-        return answers(rows)
+@pytest.mark.parametrize(
+    ("depends", "found"),
+    [
+        ({"batch": 16, "threads": 2, "width": 0}, (2, 1)),
+        ({"batch": 1, "threads": 1, "width": 5}, (2, 1)),
+        ({"batch": 7, "threads": 7, "width": 7}, (0, 0)),
+    ],
+)
+def test_a_dependence_is_found_wherever_it_lies(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, depends: dict[str, int], found: tuple[int, int]
+) -> None:
+    """The graph is one that answers by its rows' ids, and wrongly on row 4 when it is asked in one way."""
+    feeds: list[Feed] = [{"input_ids": np.full((1, length), length)} for length in (5, 4)]
+    by_length = {len(row[1]): row for row in REFERENCE}
+    changed = {**by_length, 4: ([0.0, 1.0], [LOWEST, -1.0, 2.0, LOWEST], [0, 0, 1, 0])}
 
-    monkeypatch.setattr(parity, "graph_answers", depends)
-    assert invariance(tmp_path, [], 0) == {
-        "rows": 2,
-        "positions": 9,
-        "mask_differences": 2,
-        "near_ties": 0,
-        "label_differences": 1,
-    }
+    def ask(path: Path, feeds: list[Feed], pad_id: int, batch: int = 1, threads: int = 1, width: int = 0) -> Answers:
+        said = changed if {"batch": batch, "threads": threads, "width": width} == depends else by_length
+        return answers([said[feed["input_ids"].shape[1]] for feed in feeds])
+
+    monkeypatch.setattr(parity, "graph_answers", ask)
+    result = invariance(tmp_path, feeds, 0)
+    assert (result["rows"], result["positions"], result["near_ties"]) == (2, 9, 0)
+    assert (result["mask_differences"], result["label_differences"]) == found
+    assert result["compared"] == ["shuffled batches of 16 on 2 threads", "alone, padded to 5"]
+
+
+def test_padding_to_a_width_is_hidden_from_the_graph(make_graph: Graph, make_feeds: Callable) -> None:
+    _, path = make_graph("text", "drop", "re")
+    feeds = make_feeds("text", 5)
+    plain, padded = graph_answers(path, feeds), graph_answers(path, feeds, width=32)
+    for feed, mask, same in zip(feeds, plain.masks, padded.masks, strict=True):
+        assert len(same) == feed["input_ids"].shape[1]
+        np.testing.assert_array_equal(mask, same)
+    np.testing.assert_allclose(plain.logits, padded.logits, atol=1e-5)
+
+
+def test_a_million_tokens_have_the_same_answers_in_any_company(int8_bundle: Path) -> None:
+    random = np.random.default_rng(0)
+    words = len(json.loads((int8_bundle / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"])
+    rows = [np.array([[2, *random.integers(4, words, count), 3]]) for count in random.integers(22, 63, 24_000)]
+    feeds: list[Feed] = [{"input_ids": row, "attention_mask": np.ones_like(row)} for row in rows]
+    result = invariance(int8_bundle / "model.onnx", feeds, 0)
+    assert result["positions"] - 2 * result["rows"] >= 1_000_000  # [CLS] and [SEP] apart
+    assert result["mask_differences"] == result["label_differences"] == 0
+    assert result["near_ties"] <= 20
+    assert result["compared"] == ["shuffled batches of 16 on 2 threads", "alone, padded to 64"]
+
+
+def test_int8_images_have_the_same_answers_in_any_company(
+    make_run: Callable[..., Path], make_feeds: Callable[[str, int], list[Feed]], tmp_path: Path
+) -> None:
+    export_bundle(make_run("image", "drop"), tmp_path / "bundle", precision="int8")
+    result = invariance(tmp_path / "bundle" / "model.onnx", make_feeds("image", 320), 0)
+    assert result["positions"] == 320 * 64
+    assert result["mask_differences"] == result["label_differences"] == 0
+    assert result["compared"] == ["shuffled batches of 16 on 2 threads"]

@@ -111,7 +111,7 @@ def test_positions_of_another_image_size_are_those_that_transformers_interpolate
     torch.testing.assert_close(ours, theirs)
     assert torch.equal(ours[:, 0], saved.embeddings.position_embeddings[:, 0])  # the class token's
     encoder = encoder_from_backbone(loaded)
-    hidden = encoder.assemble(encoder.embed(torch.zeros(2, 3, size, size)))
+    hidden = encoder.assemble(encoder.embed(encoder.features(torch.zeros(2, 3, size, size))))
     assert encoder.layers(hidden, None).shape == (2, 1 + grid**2, 32)
 
 
@@ -138,7 +138,7 @@ def test_a_text_of_the_longest_length_has_a_position_for_every_token(
 ) -> None:
     folder, _ = weights_folder(family)
     encoder = encoder_from_backbone(load_backbone(str(folder), max_length=max_length))
-    hidden = encoder.assemble(encoder.embed(torch.full((1, max_length), 7)))
+    hidden = encoder.assemble(encoder.embed(encoder.features(torch.full((1, max_length), 7))))
     assert encoder.layers(hidden, None).isfinite().all()
     # every position its own embedding
     assert len(torch.unique(hidden[0], dim=0)) == max_length
@@ -153,7 +153,9 @@ def test_encoder_taken_apart_says_what_the_whole_says(
     encoder, batch = encoder_from_backbone(load_backbone(str(folder))).eval(), make_batch(family)
     mask = batch.get("attention_mask")
     bias = None if mask is None else (1.0 - mask[:, None, None, :].float()) * -1e30
-    hidden = encoder.layers(encoder.assemble(encoder.embed(batch.get("input_ids", batch.get("pixel_values")))), bias)
+    hidden = encoder.layers(
+        encoder.assemble(encoder.embed(encoder.features(batch.get("input_ids", batch.get("pixel_values"))))), bias
+    )
     real = slice(None) if mask is None else mask == 1
     torch.testing.assert_close(hidden[real], saved.eval()(**batch).last_hidden_state[real], atol=1e-5, rtol=1e-5)
 
@@ -243,7 +245,7 @@ def test_pretrained_text_backbone_reads_as_transformers_reads_it() -> None:
     theirs = AutoModel.from_pretrained(name, dtype=torch.float32).eval()
     encoder = encoder_from_backbone(load_backbone(name)).eval()
     input_ids = torch.tensor([backbone_tokenizer(name).encode("A film without a plot, and all the better for it.").ids])
-    ours = encoder.layers(encoder.assemble(encoder.embed(input_ids)), None)
+    ours = encoder.layers(encoder.assemble(encoder.embed(encoder.features(input_ids))), None)
     torch.testing.assert_close(ours, theirs(input_ids).last_hidden_state, atol=1e-5, rtol=1e-4)
 
 
@@ -254,7 +256,7 @@ def test_pretrained_image_backbone_reads_smaller_images() -> None:
     theirs = AutoModel.from_pretrained(name, dtype=torch.float32).eval()
     encoder = encoder_from_backbone(load_backbone(name, image_size=96)).eval()
     pixels = torch.randn(1, 3, 96, 96, generator=torch.Generator().manual_seed(0))
-    ours = encoder.layers(encoder.assemble(encoder.embed(pixels)), None)
+    ours = encoder.layers(encoder.assemble(encoder.embed(encoder.features(pixels))), None)
     expected = theirs(pixels, interpolate_pos_encoding=True).last_hidden_state
     torch.testing.assert_close(ours, expected, atol=1e-4, rtol=1e-4)
     assert backbone_image_settings(name, encoder.config, 96).mean != (0.5, 0.5, 0.5)

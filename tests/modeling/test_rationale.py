@@ -14,6 +14,8 @@ from torch import Tensor
 
 from rekd_edge.errors import InputError
 from rekd_edge.modeling import RationaleModel
+from rekd_edge.modeling.backbones import load_backbone
+from rekd_edge.modeling.encoders import encoder_from_backbone
 from rekd_edge.modeling.selection import NEVER_SELECTED
 
 Make = Callable[..., RationaleModel]
@@ -331,3 +333,48 @@ def test_damaged_run_is_one_clear_error(
     damage(tmp_path)
     with pytest.raises(InputError, match=words):
         RationaleModel.from_pretrained(tmp_path)
+
+
+@every_family
+def test_shared_embeddings_are_one_and_are_saved_once(
+    family: str, make_model: Make, make_batch: Batch, tmp_path: Path
+) -> None:
+    apart, shared = (make_model(family, "drop", share_embeddings=share) for share in (False, True))
+    table = shared.predictor.encoder.embedding
+    assert shared.generator.encoder.embedding is table
+    sizes = [sum(weight.numel() for weight in model.parameters()) for model in (apart, shared)]
+    assert sizes[0] - sizes[1] == sum(weight.numel() for weight in table.parameters())
+    shared.save_pretrained(tmp_path)
+    loaded = RationaleModel.from_pretrained(tmp_path)
+    assert loaded.generator.encoder.embedding is loaded.predictor.encoder.embedding
+    batch = make_batch(family)
+    for ours, theirs in zip(shared(**batch)[:3], loaded(**batch)[:3], strict=True):
+        assert torch.equal(ours, theirs)
+
+    # the generator reads the predictor's table: apart, with a copy of it, the model says the same
+    apart.load_state_dict(shared.state_dict(), strict=False)
+    apart.generator.encoder.embedding.load_state_dict(table.state_dict())
+    for ours, theirs in zip(shared(**batch)[:3], apart(**batch)[:3], strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_embeddings_of_another_width_cannot_be_shared(make_model: Make) -> None:
+    model = make_model("bert")
+    wide = encoder_from_backbone(load_backbone("random:bert-tiny"))
+    with pytest.raises(InputError, match=r"width 32 cannot share .* width 128"):
+        model.generator.encoder.share_embedding(wide)
+
+
+@every_mode
+def test_fixed_masks_are_the_deterministic_ones_and_teach_the_predictor_alone(
+    mask_mode: str, make_model: Make, make_batch: Batch
+) -> None:
+    model, batch = make_model("bert", mask_mode), make_batch("bert")
+    expected = model(**batch)
+    model.train()
+    output = model(**batch, fixed_masks=True)
+    assert torch.equal(output.mask, expected.mask)
+    torch.testing.assert_close(output.logits, expected.logits)
+    output.logits.square().sum().backward()
+    assert all(weight.grad is None for weight in model.generator.parameters())
+    assert model.predictor.classifier[1].weight.grad.abs().sum() > 0

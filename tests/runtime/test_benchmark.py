@@ -1,6 +1,7 @@
 """`bench` measures what its keys say, on the same inputs for every system."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,8 @@ def test_text_bench_has_the_keys_of_the_contract(text_bundle: Path, tmp_path: Pa
     assert 0 < result["latency_ms"]["p50"] <= result["latency_ms"]["p95"]
     assert result["throughput_per_s"] > 0
     assert result["size_bytes"] == sum(path.stat().st_size for path in text_bundle.iterdir())
+    assert result["shares"] is None  # the tiny graph was not exported with stages
+    assert 0 < result["preprocess_ms"] < 1000
     assert 10e6 < result["peak_memory_bytes"] < 500e6
     assert 0 < result["cold_start_s"] < 60
     assert [baseline["name"] for baseline in result["baselines"]] == ["text-bundle", "optimum"]
@@ -83,6 +86,24 @@ def test_image_bench_counts_patches(image_bundle: Path) -> None:
     assert result["tokens"] == 6
     assert result["rationale_ratio"] == pytest.approx(2 / 6)
     assert run_benchmark(image_bundle, QUICK)["tokens"] == 6
+
+
+def test_what_the_manifest_says_of_int8_is_repeated(text_bundle: Path, edit_manifest: Callable[..., None]) -> None:
+    assert run_benchmark(text_bundle, QUICK)["checked"] == {}
+    said = {"precision": "int8", "quantization": {"scheme": "rows"}, "invariance": {"rows": 3}, "target_ratio": 0.1}
+    edit_manifest(text_bundle, **said)
+    result = run_benchmark(text_bundle, QUICK)
+    assert result["target_ratio"] == said.pop("target_ratio")
+    assert result["checked"] == said
+    edit_manifest(text_bundle, method="cls")  # which selects everything, whatever its target
+    assert run_benchmark(text_bundle, QUICK)["target_ratio"] is None
+
+
+def test_shares_are_those_of_an_exported_graph(int8_bundle: Path) -> None:
+    shares = run_benchmark(int8_bundle, QUICK)["shares"]
+    assert list(shares) == ["generator", "gather", "predictor"]
+    assert sum(shares.values()) == pytest.approx(1)
+    assert min(shares.values()) > 0
 
 
 def test_a_wrong_baseline_or_setting_is_one_clear_error(text_bundle: Path, image_bundle: Path, tmp_path: Path) -> None:

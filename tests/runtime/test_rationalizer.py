@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from rekd_edge.errors import FailureError, InputError
 from rekd_edge.runtime import ImagePrediction, Rationalizer, TextPrediction
 from rekd_edge.runtime.prediction import merge_spans
+from rekd_edge.runtime.rationalizer import batches_of_like_length
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +87,21 @@ def test_an_over_long_text_says_that_it_was_cut(texts: Rationalizer) -> None:
 )
 def test_answers_depend_on_neither_order_nor_batch(texts: Rationalizer, inputs: list[str], batch_size: int) -> None:
     assert texts(inputs, batch_size=batch_size) == [texts(text) for text in inputs]
+
+
+@given(st.lists(st.integers(0, 300), max_size=60), st.integers(1, 20))
+def test_batches_hold_every_row_once_and_little_padding(lengths: list[int], batch_size: int) -> None:
+    batches = batches_of_like_length(lengths, batch_size)
+    assert sorted(itertools.chain.from_iterable(batches)) == list(range(len(lengths)))
+    for batch in batches:
+        assert 1 <= len(batch) <= batch_size
+        positions = len(batch) * max(lengths[index] for index in batch)
+        assert sum(lengths[index] for index in batch) >= 0.9 * positions - 1e-9
+
+
+def test_rows_of_one_length_fill_their_batches() -> None:
+    assert list(map(len, batches_of_like_length([7] * 20, 8))) == [8, 8, 4]
+    assert batches_of_like_length([100, 5, 95, 5], 8) == [[1, 3], [2, 0]]
 
 
 def test_rows_are_the_features_of_the_raw_outputs(texts: Rationalizer) -> None:

@@ -201,6 +201,41 @@ def test_warm_start_begins_from_the_control(runs: Callable[..., Path], settings:
             torch.testing.assert_close(started[name.replace("predictor", "generator", 1)], weight, atol=1e-8, rtol=0)
 
 
+@pytest.mark.parametrize("task", PREPROCESSING)
+@pytest.mark.parametrize("useful", [True, False])
+def test_predictor_epochs_teach_the_predictor_alone_and_are_undone_where_they_harm(
+    task: str, useful: bool, settings: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not useful:
+        teach = OBJECTIVES["predictor"]
+        monkeypatch.setitem(OBJECTIVES, "predictor", lambda *a: {n: -loss for n, loss in teach(*a).items()})
+    before = train(settings(task, "re", mask_mode="drop"), tmp_path / "plain")
+    again = settings(task, "re", mask_mode="drop", predictor_epochs=4, control=str(tmp_path / "plain"))
+    after = train(again, tmp_path / "run")
+    settled = json.loads((tmp_path / "run" / "training.json").read_text())["predictor"]
+    assert settled["before"] == pytest.approx(before["loss"])
+    assert settled["kept"] is useful is (settled["after"] < settled["before"])
+    assert after["loss"] == pytest.approx(min(settled["before"], settled["after"]))
+    assert after["rationale_ratio"] == before["rationale_ratio"]
+    plain, run = weights(tmp_path / "plain"), weights(tmp_path / "run")
+    changed = {name.split(".")[0] for name in plain if not torch.equal(plain[name], run[name])}
+    assert changed == ({"predictor"} if useful else set())
+
+
+def test_interrupted_predictor_epochs_are_resumed(
+    runs: Callable[..., Path], settings: Callable, tmp_path: Path
+) -> None:
+    config = settings("image", "re", predictor_epochs=2, control=str(runs("image", "re")))
+    whole, output = tmp_path / "whole", tmp_path / "run"
+    train(config, whole)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, output, callbacks=lambda name: [InterruptAfterCheckpoint()] if name == "predictor" else [])
+    recorders = {"re": StepRecorder(), "predictor": StepRecorder()}
+    train(config, output, resume=True, callbacks=lambda name: [recorders[name]])
+    assert {name: recorder.steps for name, recorder in recorders.items()} == {"re": [], "predictor": [5, 6, 7, 8]}
+    assert_same_weights(output, whole)
+
+
 def test_given_control_is_compared_with(runs: Callable[..., Path], settings: Callable, tmp_path: Path) -> None:
     source = runs("image", "re")
     expected = json.loads((source / "control/metrics.json").read_text())["accuracy"]

@@ -1,0 +1,364 @@
+"""Which int8 scheme is right and fast for a pipeline graph? Optimum's, ONNX Runtime's and ours, on one run.
+
+    python benchmarks/schemes.py runs/student --data ../shared/data/imdb
+    python benchmarks/schemes.py runs/student --data ../shared/data/imdb --sensitivity
+
+Every scheme quantises the fp32 graph that the export writes, once with ONNX Runtime's fused operators (`cpu`) and once
+with standard ones (`web`). It is judged on validation rows by agreement with fp32, by whether an answer changes with
+batch, padding or threads, and by time and size: one row at a time on one thread, all schemes of both targets in turn.
+`--sensitivity` adds ours with one part after another left exact. A scheme that cannot be built or run gets a reason.
+Needs `pip install onnx_ir` for the weight-only schemes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import onnx
+from _results import in_turn, percentiles, write_results
+from datasets import Dataset
+from numpy.typing import NDArray
+from onnx import ModelProto
+from onnxruntime import InferenceSession
+from onnxruntime.quantization import QuantFormat
+from onnxruntime.quantization.registry import QLinearOpsRegistry
+from optimum.onnxruntime import ORTQuantizer
+from optimum.onnxruntime.configuration import AutoCalibrationConfig, AutoQuantizationConfig
+
+from rekd_edge.data import load_data
+from rekd_edge.documents import read_json
+from rekd_edge.export import int8, quantization
+from rekd_edge.export.bundle import CALIBRATION_ROWS, _feeds
+from rekd_edge.export.graph import export_graph
+from rekd_edge.export.parity import Answers, Feed, agreement, graph_answers, invariance
+from rekd_edge.export.quantization import quantize
+from rekd_edge.modeling import RationaleConfig, RationaleModel
+from rekd_edge.progress import say
+from rekd_edge.runtime.session import open_session
+from rekd_edge.training.configuration import load_config
+from rekd_edge.training.preparation import preprocessing_of_run
+
+FP32 = "fp32"
+OPTIMUM = "Optimum dynamic avx512_vnni"
+OURS = "ours mixed"
+TARGETS = ("cpu", "web")
+PRESETS = ("avx2", "avx512_vnni", "arm64")
+BLOCK = 32
+WARM_UP = 5
+IN_A_ROW = 3
+"""Runs of a scheme at each turn: the first finds the caches full of another scheme's weights, as no device does."""
+DECIDED = 0.1
+"""Logit margin from which a label counts as decided: the top two probabilities differ by 5 points."""
+ISA = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
+
+
+@dataclass(frozen=True)
+class Source:
+    """The graph to quantise, alone in its folder, and what to calibrate on."""
+
+    graph: Path
+    target: str
+    calibration: list[Feed]
+
+    def model(self) -> ModelProto:
+        """A fresh copy."""
+        return onnx.load(self.graph)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What the schemes are judged on."""
+
+    feeds: list[Feed]
+    labels: NDArray[np.int64]
+    pad_id: int
+
+
+Scheme = Callable[[Source], ModelProto]
+
+
+def main() -> None:
+    """Write one row a scheme and target."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--data", required=True, help="SPEC; settings are the run's")
+    parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--rows", type=int, default=1000, help="of the validation split")
+    parser.add_argument("--repeats", type=int, default=60)
+    parser.add_argument("--sensitivity", action="store_true", help="also ours with single parts left exact")
+    given = parser.parse_args()
+    logging.disable(logging.WARNING)  # the quantisers' advice
+    model = RationaleModel.from_pretrained(given.run)
+    rows, calibration = sample(given.run, given.data, given.settings, given.rows)
+    every = {**schemes(), **(variants(model.config) if given.sensitivity else {})}
+    with tempfile.TemporaryDirectory() as folder:
+        found: dict[Path, dict[str, Any]] = {}
+        for target in TARGETS:
+            source = Source(Path(folder, target, "model.onnx"), target, calibration)
+            source.graph.parent.mkdir()
+            export_graph(model, source.graph, target)
+            reference = graph_answers(source.graph, rows.feeds, rows.pad_id)
+            for name, scheme in every.items():
+                path = Path(folder, f"{target}-{name}.onnx")
+                found[path] = {"scheme": name, "target": target, **judged(scheme, source, path, reference, rows)}
+                say(shown(found[path]))
+        add_times(found, rows.feeds, given.repeats)
+    parts = {"method": model.config.method, "mask_mode": model.config.mask_mode, **depths(model.config)}
+    write_results(f"schemes-{Path(given.data.rpartition(':')[2]).name}", list(found.values()), run=parts, isa=isa())
+
+
+def schemes() -> dict[str, Scheme]:
+    """What is there to choose from."""
+    return {
+        FP32: Source.model,
+        **{f"Optimum dynamic {preset}": dynamic(preset, per_channel=False) for preset in PRESETS},
+        **{f"Optimum dynamic {preset} per channel": dynamic(preset, per_channel=True) for preset in PRESETS},
+        "Optimum static QDQ": static(QuantFormat.QDQ),
+        "Optimum static QOperator": static(QuantFormat.QOperator),
+        "MatMulNBits 8 bit": weight_only(8),
+        "MatMulNBits 4 bit": weight_only(4),
+        "ours row-wise": lambda source: quantize(source.model(), [], source.target),
+        OURS: ours,
+        f"{OURS}, float head": float_where("^/model/generator/head"),
+    }
+
+
+def variants(config: RationaleConfig) -> dict[str, Scheme]:
+    """Ours with one part left exact, to see what the error comes from."""
+    last = "|".join(f"/{tower}/.*layer\\.{depth - 1}/" for tower, depth in depths(config).items())
+    parts = {
+        "float generator": "^/model/generator",
+        "float predictor": "^/model/predictor",
+        "float first layers": r"/layer\.0/",
+        "float last layers": last,
+        "float products": "",
+    }
+    return {
+        **{f"{OURS}, {name}": float_where(pattern) for name, pattern in parts.items()},
+        f"{OURS}, float tables": patched(quantization, "quantize_embeddings", lambda model: model),
+        f"{OURS}, full-range weights": patched(int8, "LARGEST_PAIR", np.inf),
+        f"{OURS}, no attention grid": patched(quantization, "_value_projections", lambda *_: {}),
+        f"{OURS}, exact Gelu": exact_gelu,
+        f"{OURS}, predictor MatMulNBits 8 bit": predictor_in_blocks,
+    }
+
+
+def dynamic(preset: str, per_channel: bool) -> Scheme:
+    """Optimum's preset for an instruction set."""
+
+    def scheme(source: Source) -> ModelProto:
+        config = getattr(AutoQuantizationConfig, preset)(is_static=False, per_channel=per_channel)
+        with tempfile.TemporaryDirectory() as folder:
+            return onnx.load(ORTQuantizer(source.graph).quantize(config, folder))
+
+    return scheme
+
+
+def static(form: QuantFormat) -> Scheme:
+    """Optimum's static preset, calibrated by smallest and largest values."""
+
+    def scheme(source: Source) -> ModelProto:
+        config = AutoQuantizationConfig.avx512_vnni(is_static=True)
+        if form is QuantFormat.QOperator:
+            config.format, config.operators_to_quantize = form, list(QLinearOpsRegistry)
+        rows = Dataset.from_list([{name: value[0] for name, value in feed.items()} for feed in source.calibration])
+        quantizer = ORTQuantizer(source.graph)
+        with tempfile.TemporaryDirectory() as folder:
+            ranges = quantizer.fit(
+                rows,
+                AutoCalibrationConfig.minmax(rows),
+                onnx_augmented_model_name=str(Path(folder, "augmented.onnx")),
+                operators_to_quantize=config.operators_to_quantize,
+            )
+            return onnx.load(quantizer.quantize(config, folder, calibration_tensors_range=ranges))
+
+    return scheme
+
+
+def weight_only(bits: int, pattern: str = "") -> Scheme:
+    """Weights in blocks along the input, activations rounded to 8 bits inside the product, block by block."""
+
+    def scheme(source: Source) -> ModelProto:
+        from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+
+        model = source.model()
+        others = [node.name for node in model.graph.node if not re.search(pattern, node.name)]
+        quantizer = MatMulNBitsQuantizer(model, bits, BLOCK, True, accuracy_level=4, nodes_to_exclude=others)
+        quantizer.process()
+        return quantizer.model.model
+
+    return scheme
+
+
+def ours(source: Source) -> ModelProto:
+    """What the export writes."""
+    return quantize(source.model(), source.calibration, source.target)
+
+
+def patched(place: Any, name: str, value: Any) -> Scheme:
+    """Ours with something of the export's replaced."""
+
+    def scheme(source: Source) -> ModelProto:
+        with patch.object(place, name, value):
+            return ours(source)
+
+    return scheme
+
+
+def float_where(pattern: str) -> Scheme:
+    """Ours with the products whose names match left in float."""
+    find = quantization.find_linears
+    return patched(
+        quantization,
+        "find_linears",
+        lambda model: [linear for linear in find(model) if not re.search(pattern, linear.product)],
+    )
+
+
+def exact_gelu(source: Source) -> ModelProto:
+    """Ours with Gelu by the error function."""
+    model = ours(source)
+    for node in model.graph.node:
+        node.op_type = "Gelu" if node.op_type == "FastGelu" else node.op_type
+    return model
+
+
+def predictor_in_blocks(source: Source) -> ModelProto:
+    """Ours for the generator, weights in blocks for the predictor, which reads few rows where it drops the others."""
+    return quantize(weight_only(8, "^/model/predictor")(source), source.calibration, source.target)
+
+
+def sample(run: Path, spec: str, settings: list[str], count: int) -> tuple[Rows, list[Feed]]:
+    """Rows to judge on, and rows of the training split to calibrate on."""
+    config = RationaleConfig.load(run)
+    recorded = {f"data.{key}": value for key, value in read_json(run / "training.json")["recipe"]["data"].items()}
+    overrides = {**recorded, "data.spec": spec, **dict(setting.split("=", 1) for setting in settings)}
+    data, preprocessing = load_data(spec, load_config(None, overrides).data), preprocessing_of_run(run, config)
+    judge, train = data.split("validation"), data.split("train")
+    judge = judge.select(range(min(count, len(judge))))
+    chosen = np.random.default_rng(0).permutation(len(train))[:CALIBRATION_ROWS]
+    feeds, calibration = (
+        list(_feeds(preprocessing.features(each))) for each in (judge, train.select(sorted(chosen.tolist())))
+    )
+    return Rows(feeds, judge.labels, config.pad_token_id), calibration
+
+
+def judged(scheme: Scheme, source: Source, path: Path, reference: Answers, rows: Rows) -> dict[str, Any]:
+    """Write the scheme's graph; its agreement with fp32 and its invariance, or why there is none."""
+    try:
+        with unraised_paths(path.parent):
+            onnx.save(scheme(source), path)
+            answers = graph_answers(path, rows.feeds, rows.pad_id)
+            invariant = invariance(path, rows.feeds, rows.pad_id)
+    except RuntimeError as error:
+        path.unlink(missing_ok=True)
+        return {"failed": str(error)}
+    found = asdict(agreement(reference, answers))
+    kept = ("rows", "mask_agreement", "label_agreement", "label_differences", "largest_logit_difference")
+    before, after = (side.logits.argmax(axis=1) for side in (reference, answers))
+    decision, flipped = decisions(reference), before != after
+    return {
+        **{name: round(found[name], 6) for name in kept},
+        "decided_label_agreement": round(float((~flipped)[decision > DECIDED].mean()), 6),
+        "flipped_logit_margin": [round(float(np.quantile(decision[flipped], q)), 4) for q in (0.5, 0.9, 1)]
+        if flipped.any()
+        else [],
+        "selection_margin_error": root_mean_square(reference.margins, answers.margins),
+        "decision_error": round(
+            float(np.abs(decision - decisions(answers, before))[same(reference, answers)].mean()), 5
+        ),
+        "accuracy": round(float((after == rows.labels).mean()), 4),
+        "accuracy_difference": round(float((after == rows.labels).mean() - (before == rows.labels).mean()), 4),
+        "invariance": {name: invariant[name] for name in ("mask_differences", "label_differences", "near_ties")},
+        "bytes": path.stat().st_size,
+    }
+
+
+@contextmanager
+def unraised_paths(folder: Path) -> Iterator[None]:
+    """Whatever goes wrong, as one line that does not name the folder."""
+    try:
+        yield
+    except Exception as error:  # the quantisers raise all kinds
+        reason = (str(error).strip().splitlines() or [""])[0].replace(f"{folder}/", "")
+        raise RuntimeError(f"{type(error).__name__}: {reason[:200]}") from error
+
+
+def decisions(answers: Answers, labels: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+    """How far each row's label lies above the best other class, [rows]; of its own label where none are given."""
+    labels = answers.logits.argmax(axis=1) if labels is None else labels
+    chosen = np.take_along_axis(answers.logits, labels[:, None], axis=1)[:, 0]
+    others = answers.logits.copy()
+    np.put_along_axis(others, labels[:, None], -np.inf, axis=1)
+    return chosen - others.max(axis=1)
+
+
+def same(one: Answers, other: Answers) -> NDArray[np.bool_]:
+    """Rows with equal masks."""
+    return np.array([np.array_equal(a, b) for a, b in zip(one.masks, other.masks, strict=True)])
+
+
+def root_mean_square(one: list[NDArray[np.float32]], other: list[NDArray[np.float32]]) -> float:
+    """Of the difference of the features' margins."""
+    a, b = np.concatenate(one), np.concatenate(other)
+    feature = a > np.finfo(np.float32).min
+    return round(float(np.sqrt(np.square(a[feature] - b[feature]).mean())), 5)
+
+
+def add_times(found: dict[Path, dict[str, Any]], feeds: list[Feed], repeats: int) -> None:
+    """Time every graph that ran, all in turn, and set it beside fp32 and Optimum's of the same target."""
+    ran = [path for path, row in found.items() if "failed" not in row]
+    systems = [runner(open_session(path, 1), feeds) for path in ran]
+    in_turn(systems, WARM_UP)
+    for path, times in zip(ran, in_turn(systems, repeats, [IN_A_ROW] * len(systems)), strict=True):
+        found[path].update(percentiles(times))
+    p50 = {(row["target"], row["scheme"]): row["p50_ms"] for row in found.values() if "p50_ms" in row}
+    for path in ran:
+        row = found[path]
+        for name, reference in (("ratio_to_fp32", FP32), ("ratio_to_optimum", OPTIMUM)):
+            other = p50.get((row["target"], reference))
+            row[name] = other and round(row["p50_ms"] / other, 4)
+        say("{target} {scheme}: {p50_ms:.2f} ms, {ratio_to_fp32} of fp32, {ratio_to_optimum} of Optimum".format(**row))
+
+
+def runner(session: InferenceSession, feeds: list[Feed]) -> Callable[[int], Any]:
+    """One row a turn."""
+    return lambda turn: session.run(None, feeds[turn % len(feeds)])
+
+
+def depths(config: RationaleConfig) -> dict[str, int]:
+    """Layers of each tower."""
+    towers = {"generator": config.generator, "predictor": config.predictor}
+    return {name: tower["num_hidden_layers"] for name, tower in towers.items() if tower is not None}
+
+
+def isa() -> list[str]:
+    """The instruction sets that int8 products care for and this machine has."""
+    info = Path("/proc/cpuinfo")
+    words = set(info.read_text().split()) if info.exists() else set()
+    return [name for name in ISA if name in words]
+
+
+def shown(row: dict[str, Any]) -> str:
+    """A row of results in a line."""
+    head = "{target} {scheme}: ".format(**row)
+    if "failed" in row:
+        return f"{head}failed, {row['failed']}"
+    return head + (
+        "masks {mask_agreement:.2%}, labels {label_agreement:.2%}, accuracy {accuracy_difference:+.3f}, "
+        "{invariance[mask_differences]} masks and {invariance[label_differences]} labels vary, {bytes:,} bytes"
+    ).format(**row)
+
+
+if __name__ == "__main__":
+    main()
