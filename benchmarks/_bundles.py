@@ -182,8 +182,8 @@ class Recipe:
             geometry, **{"generator_layers": own.generator_layers, "ratio": own.ratio, **changes}, tokens=tuple(tokens)
         )
 
-    def bundle(self, material: Material, precision: str) -> Path:
-        """The folder of the exported bundle."""
+    def bundle(self, material: Material, precision: str, trim: bool = False) -> Path:
+        """The folder of the exported bundle, on request without the pieces that the training texts lack."""
         lengths = "-".join(map(str, self.tokens))
         name = f"{self.geometry}-{self.generator_layers}g-{round(100 * self.ratio)}p-{lengths}t"
         folder = material.work / f"{name}-{self._fingerprint(material)}"
@@ -192,11 +192,12 @@ class Recipe:
                 shutil.rmtree(outdated)
             say(f"building {folder.name}")
             _write_run(folder / "run", self, material)
-        if not (folder / precision).is_dir():
-            settings = DataSettings(train_limit=CALIBRATION_ROWS, eval_limit=VERIFIED_ROWS)
+        bundle = folder / (f"{precision}-trimmed" if trim else precision)
+        if not bundle.is_dir():
+            settings = DataSettings(train_limit=None if trim else CALIBRATION_ROWS, eval_limit=VERIFIED_ROWS)
             data = material.specs[GEOMETRIES[self.geometry].task]
-            export_bundle(folder / "run", folder / precision, precision, calibration_data=data, data_settings=settings)
-        return folder / precision
+            export_bundle(folder / "run", bundle, precision, calibration_data=data, data_settings=settings, trim=trim)
+        return bundle
 
     def _fingerprint(self, material: Material) -> str:
         made_of = [asdict(self), material.specs, material.tokenizer_source, POOL, CODE]

@@ -25,7 +25,7 @@ from rekd_edge.export.parity import (
     invariance,
     torch_answers,
 )
-from rekd_edge.export.quantization import quantize
+from rekd_edge.export.quantization import quantize, scheme
 from rekd_edge.export.stages import name_stages
 from rekd_edge.export.vocabulary import check_trimmable, trim_vocabulary, trimming_effect
 from rekd_edge.modeling import RationaleConfig, RationaleModel
@@ -117,6 +117,7 @@ def export_bundle(
             step(2, 4, "quantising")
             onnx.save(quantize(onnx.load(graph), sample.calibration, target), graph)
             quantization, failed = _check_int8(graph, sample, reference, config.pad_token_id)
+            quantization = {"scheme": scheme(bool(sample.calibration), target), **quantization}
             failures += failed
         final = onnx.load(graph)
         name_stages(final, selects=config.method != "cls")

@@ -29,7 +29,7 @@ from onnxruntime.quantization.onnx_model import ONNXModel
 from rekd_edge.export.fusion import consumers
 from rekd_edge.export.int8 import FloatArray, Grid, quantize_rows, quantize_weight, static_grid
 
-__all__ = ["quantize"]
+__all__ = ["quantize", "scheme"]
 
 Feed = Mapping[str, NDArray[np.generic]]
 """One unpadded row, each array with a batch axis of 1."""
@@ -63,6 +63,14 @@ class Activation:
     row_step: str | None = None
     """The tensor of steps, [..., 1]."""
     grid: Grid | None = None
+
+
+def scheme(calibrated: bool, target: str) -> str:
+    """How activations get their scales, in words for the manifest."""
+    if not calibrated:
+        return "int8, one activation scale a row"
+    static = "LayerNormalization and attention" if target == "cpu" else "LayerNormalization"
+    return f"int8, static activation scales a channel after {static}, one scale a row elsewhere"
 
 
 def quantize(model: ModelProto, feeds: Sequence[Feed], target: str) -> ModelProto:

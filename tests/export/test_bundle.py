@@ -58,6 +58,7 @@ def test_an_int8_bundle_records_what_was_checked(int8_bundle: Path, trained_run:
     assert manifest["text"] == {"max_length": 64, "special_token_ids": [2, 3], "pad_token_id": 0}
     assert [value["name"] for value in manifest["graph"]["outputs"]] == ["logits", "rationale_mask", "selection_margin"]
     parity, quantization, invariance = (manifest[name] for name in ("parity", "quantization", "invariance"))
+    assert "static activation scales a channel after LayerNormalization and attention" in quantization["scheme"]
     assert (parity["inputs"], parity["rows"], parity["mask_differences"]) == ("validation", 200, 0)
     assert parity["largest_logit_difference"] <= 1e-4
     assert quantization["mask_agreement"] >= 0.99

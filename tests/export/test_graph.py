@@ -13,7 +13,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from rekd_edge.export.graph import OPSET, graph_io
+from rekd_edge.export.graph import OPSET, export_graph, graph_io
 from rekd_edge.modeling import RationaleModel
 
 Graph = Callable[..., tuple[RationaleModel, Path]]
@@ -129,3 +129,20 @@ def test_listed_io_is_that_of_the_graph(make_graph: Graph, task: str) -> None:
     listed = graph_io(task)
     for side, values in (("inputs", session.get_inputs()), ("outputs", session.get_outputs())):
         assert [(io["name"], io["dtype"]) for io in listed[side]] == [(v.name, DTYPES[v.type]) for v in values]
+
+
+@pytest.mark.parametrize("how", ["apart", "shared", "equal"])
+def test_one_table_of_word_pieces_where_both_towers_read_the_same(
+    make_run: Callable[..., Path], how: str, tmp_path: Path
+) -> None:
+    model = RationaleModel.from_pretrained(make_run("text", "drop", "re"))
+    assert model.generator is not None
+    ours, theirs = model.generator.encoder, model.predictor.encoder
+    if how == "shared":
+        ours.share_embedding(theirs)
+    elif how == "equal":  # as both start from one backbone and are frozen
+        ours.embedding.load_state_dict(theirs.embedding.state_dict())
+    export_graph(model, tmp_path / "model.onnx")
+    shape = list(theirs.embedding.weight.shape)
+    tables = [tensor for tensor in onnx.load(tmp_path / "model.onnx").graph.initializer if list(tensor.dims) == shape]
+    assert len(tables) == (2 if how == "apart" else 1)
