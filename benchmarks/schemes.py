@@ -60,6 +60,8 @@ IN_A_ROW = 3
 """Runs of a scheme at each turn: the first finds the caches full of another scheme's weights, as no device does."""
 DECIDED = 0.1
 """Logit margin from which a label counts as decided: the top two probabilities differ by 5 points."""
+QUANTILES = (0.5, 0.9, 1)
+"""Of the logit margins that fp32 gives the rows whose label flips."""
 ISA = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
 
 
@@ -269,7 +271,11 @@ def sample(run: Path, spec: str, settings: list[str], count: int) -> tuple[Rows,
 
 
 def judged(scheme: Scheme, source: Source, path: Path, reference: Answers, rows: Rows) -> dict[str, Any]:
-    """Write the scheme's graph; its agreement with fp32 and its invariance, or why there is none."""
+    """Write the scheme's graph; its agreement with fp32 and its invariance, or why there is none.
+
+    `decision_error` is the mean move of a row's logit margin where its mask is the same, `selection_margin_error` the
+    root mean square over features: with few flipped labels they tell schemes apart better than the labels do.
+    """
     try:
         with unraised_paths(path.parent):
             onnx.save(scheme(source), path)
@@ -281,17 +287,16 @@ def judged(scheme: Scheme, source: Source, path: Path, reference: Answers, rows:
     found = asdict(agreement(reference, answers))
     kept = ("rows", "mask_agreement", "label_agreement", "label_differences", "largest_logit_difference")
     before, after = (side.logits.argmax(axis=1) for side in (reference, answers))
-    decision, flipped = decisions(reference), before != after
+    decision, flipped, equal = decisions(reference, before), before != after, same(reference, answers)
+    decided, margins, moved = decision > DECIDED, decision[flipped], np.abs(decision - decisions(answers, before))
     return {
         **{name: round(found[name], 6) for name in kept},
-        "decided_label_agreement": round(float((~flipped)[decision > DECIDED].mean()), 6),
-        "flipped_logit_margin": [round(float(np.quantile(decision[flipped], q)), 4) for q in (0.5, 0.9, 1)]
-        if flipped.any()
+        "decided_label_agreement": round(1 - float((flipped & decided).sum() / max(decided.sum(), 1)), 6),
+        "flipped_logit_margin": [round(float(each), 4) for each in np.quantile(margins, QUANTILES)]
+        if margins.size
         else [],
         "selection_margin_error": root_mean_square(reference.margins, answers.margins),
-        "decision_error": round(
-            float(np.abs(decision - decisions(answers, before))[same(reference, answers)].mean()), 5
-        ),
+        "decision_error": round(float(moved[equal].mean()), 5) if equal.any() else None,
         "accuracy": round(float((after == rows.labels).mean()), 4),
         "accuracy_difference": round(float((after == rows.labels).mean() - (before == rows.labels).mean()), 4),
         "invariance": {name: invariant[name] for name in ("mask_differences", "label_differences", "near_ties")},
@@ -309,9 +314,8 @@ def unraised_paths(folder: Path) -> Iterator[None]:
         raise RuntimeError(f"{type(error).__name__}: {reason[:200]}") from error
 
 
-def decisions(answers: Answers, labels: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
-    """How far each row's label lies above the best other class, [rows]; of its own label where none are given."""
-    labels = answers.logits.argmax(axis=1) if labels is None else labels
+def decisions(answers: Answers, labels: NDArray[np.int64]) -> NDArray[np.float32]:
+    """How far each row's label lies above the best other class, [rows]."""
     chosen = np.take_along_axis(answers.logits, labels[:, None], axis=1)[:, 0]
     others = answers.logits.copy()
     np.put_along_axis(others, labels[:, None], -np.inf, axis=1)
