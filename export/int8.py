@@ -7,13 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Grid", "quantize_rows", "quantize_weight", "static_grid"]
+__all__ = ["Grid", "Seen", "quantize_rows", "quantize_weight", "static_grid"]
 
 FloatArray = NDArray[np.float32]
 Int8Array = NDArray[np.int8]
 
 SMALLEST = 1e-12  # of a scale: that of an all-zero channel
 LARGEST_PAIR = 127.5  # |w0 + w1| of neighbours along K: 255 (|w0 + w1| + rounding) < 2**15
+DAMPING = 0.01  # of GPTQ: share of the mean of the diagonal
+BLOCK = 128  # inputs that GPTQ rounds before it corrects the rest
 SMOOTHING = 0.8  # share of the channels' spread that the weights take over; the optimum is flat
 
 
@@ -25,18 +27,85 @@ class Grid:
     shift: FloatArray
 
 
-def quantize_weight(weight: FloatArray) -> tuple[Int8Array, FloatArray]:
+@dataclass(frozen=True)
+class Seen:
+    """What calibration saw of a tensor `[rows, channels]`."""
+
+    low: FloatArray
+    high: FloatArray
+    rows: int
+    total: FloatArray
+    """Sum over the rows, [channels]."""
+    products: NDArray[np.float64]
+    """Sum over the rows of each channel times each other, [channels, channels]."""
+
+    @classmethod
+    def of(cls, rows: FloatArray) -> Seen:
+        """The statistics of `[rows, channels]`."""
+        return cls(rows.min(axis=0), rows.max(axis=0), len(rows), rows.sum(axis=0), (rows.T @ rows).astype(np.float64))
+
+    def __add__(self, other: Seen) -> Seen:
+        low, high = np.minimum(self.low, other.low), np.maximum(self.high, other.high)
+        total, products = self.total + other.total, self.products + other.products
+        return Seen(low, high, self.rows + other.rows, total, products)
+
+    def in_steps(self, grid: Grid) -> NDArray[np.float64]:
+        """`products` of the tensor counted in the steps of a grid, (x - shift) / step."""
+        moved = np.outer(grid.shift, self.total)
+        centred = self.products - moved - moved.T + self.rows * np.outer(grid.shift, grid.shift)
+        return centred / np.outer(grid.step, grid.step)
+
+
+def quantize_weight(weight: FloatArray, products: NDArray[np.float64] | None = None) -> tuple[Int8Array, FloatArray]:
     """A weight `[in, out]` as int8 and one scale an output channel, `[out]`.
 
     x86 without VNNI adds the products of two neighbours along `in` in 16 bits (`vpmaddubsw`). The scales are large
     enough that no pair saturates, |w0 + w1| <= 128, so that every CPU computes the same integers; elsewhere it costs
     nothing that could be measured.
+
+    Args:
+        weight: what to round.
+        products: `Seen.products` of what enters, for rounding by GPTQ; to the nearest integer without.
     """
     even = np.pad(weight, ((0, weight.shape[0] % 2), (0, 0)))
     pairs = np.abs(even[0::2] + even[1::2]).max(axis=0)
     scale = np.maximum(np.abs(weight).max(axis=0) / 127, pairs / LARGEST_PAIR)
     scale = np.maximum(scale, SMALLEST).astype(np.float32)
-    return np.clip(np.round(weight / scale), -127, 127).astype(np.int8), scale
+    if products is None:
+        return np.clip(np.round(weight / scale), -127, 127).astype(np.int8), scale
+    return _within_pairs(_gptq(weight / scale, products)).astype(np.int8), scale
+
+
+def _gptq(steps: FloatArray, products: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Integers for `[in, out]` weights counted in steps: each input's rounding error is made good by the inputs that
+    are still to be rounded, as far as they correlate (GPTQ, arXiv 2210.17323, algorithm 1, largest inputs first)."""
+    hessian = products + np.eye(len(products)) * (DAMPING * np.mean(np.diag(products)) + SMALLEST)
+    order = np.argsort(-np.diag(hessian))
+    upper = np.linalg.cholesky(np.linalg.inv(hessian[np.ix_(order, order)])).T
+    left = steps[order].astype(np.float64)
+    rounded = np.zeros_like(left)
+    for start in range(0, len(left), BLOCK):
+        end = min(start + BLOCK, len(left))
+        errors = np.zeros((end - start, left.shape[1]))
+        for i in range(start, end):
+            rounded[i] = np.clip(np.round(left[i]), -127, 127)
+            errors[i - start] = (left[i] - rounded[i]) / upper[i, i]
+            left[i + 1 : end] -= np.outer(upper[i, i + 1 : end], errors[i - start])
+        left[end:] -= upper[start:end, end:].T @ errors
+    result = np.empty_like(rounded)
+    result[order] = rounded
+    return result
+
+
+def _within_pairs(integers: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Take from the larger of two neighbours along axis 0 what their sum has beyond 128."""
+    even = np.pad(integers, ((0, len(integers) % 2), (0, 0)))
+    pairs = even.reshape(len(even) // 2, 2, -1)
+    total = pairs.sum(axis=1)
+    excess = np.sign(total) * np.maximum(np.abs(total) - 128, 0)
+    larger = np.abs(pairs).argmax(axis=1)
+    np.put_along_axis(pairs, larger[:, None], np.take_along_axis(pairs, larger[:, None], 1) - excess[:, None], 1)
+    return pairs.reshape(len(even), -1)[: len(integers)]
 
 
 def quantize_rows(table: FloatArray) -> tuple[Int8Array, FloatArray]:

@@ -27,7 +27,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnxruntime.quantization.onnx_model import ONNXModel
 
 from rekd_edge.export.fusion import consumers
-from rekd_edge.export.int8 import FloatArray, Grid, quantize_rows, quantize_weight, static_grid
+from rekd_edge.export.int8 import FloatArray, Grid, Seen, quantize_rows, quantize_weight, static_grid
 
 __all__ = ["quantize", "scheme"]
 
@@ -99,10 +99,13 @@ def quantize_products(model: ModelProto, feeds: Sequence[Feed], fused: bool) -> 
     by_output = {linear.output: linear for linear in linears}
     norms = [name for name in entering if name in producer and producer[name].op_type == "LayerNormalization"]
     values = _value_projections(entering, producer, by_output, consumers(model))
-    static = [*norms, *values]
+    seen = observe(model, list(entering), feeds)
     grids = {
-        name: static_grid(low, high, np.concatenate([linear.weight for linear in entering[name]], axis=1))
-        for name, (low, high) in (channel_ranges(model, static, feeds) if feeds else {}).items()
+        name: static_grid(
+            seen[name].low, seen[name].high, np.concatenate([linear.weight for linear in entering[name]], axis=1)
+        )
+        for name in [*norms, *values]
+        if name in seen
     }
     for name in values.keys() & grids.keys():
         linear, grid = by_output[values[name]], grids[name]
@@ -121,7 +124,7 @@ def quantize_products(model: ModelProto, feeds: Sequence[Feed], fused: bool) -> 
             elif source not in activations:
                 bounded_below = source in producer and producer[source].op_type in BOUNDED_BELOW
                 activations[source] = writer.row_steps(source, linear.weight.shape[0], bounded_below)
-            writer.product(linear, activations[source])
+            writer.product(linear, activations[source], seen.get(source))
         elif output not in products:
             writer.nodes.append(node)
     return writer.model()
@@ -195,20 +198,17 @@ def find_linears(model: ModelProto) -> list[Linear]:
     return linears
 
 
-def channel_ranges(
-    model: ModelProto, tensors: Sequence[str], feeds: Iterable[Feed]
-) -> dict[str, tuple[FloatArray, FloatArray]]:
-    """Smallest and largest value of each channel over every row of every feed: two [channels] arrays a tensor."""
+def observe(model: ModelProto, tensors: Sequence[str], feeds: Iterable[Feed]) -> dict[str, Seen]:
+    """Statistics of each channel of some tensors over every row of every feed; nothing without feeds."""
     probe = ModelProto.FromString(model.SerializeToString())
     probe.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in tensors)
     session = onnxruntime.InferenceSession(probe.SerializeToString(), providers=["CPUExecutionProvider"])
-    ranges: dict[str, tuple[FloatArray, FloatArray]] = {}
+    seen: dict[str, Seen] = {}
     for feed in feeds:
         for name, value in zip(tensors, session.run(list(tensors), dict(feed)) if tensors else [], strict=True):
-            rows = value.reshape(-1, value.shape[-1])
-            low, high = ranges.get(name, (rows[0], rows[0]))
-            ranges[name] = np.minimum(low, rows.min(axis=0)), np.maximum(high, rows.max(axis=0))
-    return ranges
+            found = Seen.of(value.reshape(-1, value.shape[-1]))
+            seen[name] = seen[name] + found if name in seen else found
+    return seen
 
 
 def _is_large_matrix(tensor: TensorProto) -> bool:
@@ -278,13 +278,14 @@ class _Writer:
         result = add("QuantizeLinear", [steps, self.scalar(np.float32(1)), self.scalar(np.uint8(zero))], "uint8")
         return Activation(result, zero, row_step=step)
 
-    def product(self, linear: Linear, activation: Activation) -> None:
-        """`linear` from integers: one int8 product, then scales and bias."""
+    def product(self, linear: Linear, activation: Activation, seen: Seen | None = None) -> None:
+        """`linear` from integers: one int8 product, then scales and bias; `seen` of its input decides the rounding."""
         weight, bias, grid, output = linear.weight, linear.bias, activation.grid, linear.output
         if grid is not None:
             bias = bias + grid.shift @ weight  # the shift meets the exact weights, not the rounded ones
             weight = weight * grid.step[:, None]
-        values, scale = quantize_weight(weight)
+        products = None if seen is None else seen.products if grid is None else seen.in_steps(grid)
+        values, scale = quantize_weight(weight, products)
         operands = [activation.integers, self.constant(output, values)]
         scales, zero = self.constant(output, scale), self.scalar(np.uint8(activation.zero))
         added = self.constant(output, bias)

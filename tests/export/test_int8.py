@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from rekd_edge.export.int8 import quantize_rows, quantize_weight, static_grid
+from rekd_edge.export.int8 import Seen, quantize_rows, quantize_weight, static_grid
 
 numbers = st.floats(-4, 4, width=32, allow_subnormal=False)
 matrices = arrays(np.float32, array_shapes(min_dims=2, max_dims=2, max_side=9), elements=numbers)
@@ -23,10 +23,11 @@ def test_weights_lie_within_half_a_step(weight: np.ndarray) -> None:
     assert (error <= scale * 0.5001).all()
 
 
-@given(matrices)
-def test_no_pair_of_products_leaves_16_bits(weight: np.ndarray) -> None:
+@given(matrices, st.booleans())
+def test_no_pair_of_products_leaves_16_bits(weight: np.ndarray, corrected: bool) -> None:
     """`vpmaddubsw`: sums of two neighbouring uint8 x int8 products, saturated at 16 bits."""
-    values = quantize_weight(weight)[0].astype(np.int64)
+    inputs = np.random.default_rng(len(weight)).normal(size=(20, 1)) + np.arange(len(weight))
+    values = quantize_weight(weight, inputs.T @ inputs if corrected else None)[0].astype(np.int64)
     pairs = np.pad(values, ((0, len(values) % 2), (0, 0))).reshape(-1, 2, values.shape[1])
     largest = 255 * np.maximum(pairs, 0).sum(axis=1)
     smallest = 255 * np.minimum(pairs, 0).sum(axis=1)
@@ -69,3 +70,32 @@ def test_a_channel_with_a_wide_spread_gets_wide_steps() -> None:
     weighty = np.array([[1, 1, 1], [0.1, 0.1, 0.1]], np.float32)
     finer = static_grid(low, high, weighty).step
     assert finer[0] / finer[1] < step[0] / step[1]  # the channel that the weights amplify is resolved more finely
+
+
+def test_gptq_loses_less_of_what_correlated_inputs_give_and_nothing_else() -> None:
+    random = np.random.default_rng(0)
+    weight = random.normal(size=(300, 40)).astype(np.float32)  # more inputs than are rounded at once
+    mixed = random.normal(size=(2000, 60)) @ random.normal(size=(60, 300)) + 0.1 * random.normal(size=(2000, 300))
+
+    def lost(products: np.ndarray | None) -> float:
+        values, scale = quantize_weight(weight, products)
+        return float(np.square(mixed @ (values * scale - weight)).mean())
+
+    assert lost(mixed.T @ mixed) < 0.5 * lost(None)
+    # inputs that do not correlate cannot make good for one another
+    nearest, corrected = (
+        quantize_weight(weight, products)[0] for products in (None, np.diag(random.uniform(1, 9, 300)))
+    )
+    np.testing.assert_array_equal(corrected, nearest)
+
+
+@given(arrays(np.float32, (7, 5), elements=numbers), arrays(np.float32, (4, 5), elements=numbers))
+def test_statistics_of_parts_add_up_and_follow_a_grid(one: np.ndarray, other: np.ndarray) -> None:
+    seen, rows = Seen.of(one) + Seen.of(other), np.concatenate([one, other]).astype(np.float64)
+    np.testing.assert_array_equal(seen.low, rows.min(axis=0))
+    np.testing.assert_array_equal(seen.high, rows.max(axis=0))
+    np.testing.assert_allclose(seen.products, rows.T @ rows, atol=1e-3)
+    grid = static_grid(seen.low, seen.high, np.ones((5, 2), np.float32))
+    steps = rows * 1.0 - grid.shift
+    expected = (steps.T @ steps) / np.outer(grid.step, grid.step)
+    np.testing.assert_allclose(seen.in_steps(grid), expected, atol=1e-4 / grid.step.min().astype(np.float64) ** 2)

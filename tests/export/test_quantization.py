@@ -188,7 +188,8 @@ def test_a_product_is_what_its_integers_say(fused: bool, calibrated: bool, biase
     if calibrated:
         grid = static_grid(normal.min(axis=(0, 1)), normal.max(axis=(0, 1)), weight)
         middle, step = grid.shift, grid.step
-        values, scale = quantize_weight(weight * step[:, None])
+        steps = ((normal - middle) / step).reshape(-1, 64)
+        values, scale = quantize_weight(weight * step[:, None], steps.T.astype(np.float64) @ steps)
         integers = np.clip(np.round((normal - middle) / step), -128, 127) @ values * scale
     else:
         values, scale = quantize_weight(weight)
