@@ -6,8 +6,10 @@
 The student's predictor has `--layers` layers. Its configurations are the paper's (a generator of as many layers, zeroed
 embeddings) and the dropping ones with a generator of 1, 2, … layers. All students learn from one RE teacher, and those
 of one mask mode share control and warm start. Zeroing learns more slowly (at the recipe's own rate its control on IMDB
-stays at chance), so the paper's configuration gets a rate of its own and twice the control's epochs. Accuracy is on the
-test split, latency on its texts or images, all bundles interleaved. Runs are kept in `--work` and resumed from there.
+stays at chance): with `--paper-rate` the paper's configuration gets that rate and twice the control's epochs.
+
+Accuracy is on the test split, latency on its texts or images, all bundles interleaved. Runs are kept in `--work` and
+resumed from there.
 """
 
 from __future__ import annotations
@@ -46,10 +48,10 @@ def main() -> None:
     parser.add_argument("--backbone", required=True)
     parser.add_argument("--layers", type=int, default=3, help="of the student's predictor")
     parser.add_argument("--teacher", type=Path, required=True, help="a finished re run")
-    parser.add_argument(
-        "--paper-rate", type=float, help="learning rate where embeddings are zeroed"
-    )
+    parser.add_argument("--paper-rate", type=float, help="learning rate where embeddings are zeroed")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--depths", type=int, nargs="*", help="deeper dropping generators; 2 to `--layers` by default")
+    parser.add_argument("--depth-seeds", type=int, help="seeds of those; as many as of the others by default")
     parser.add_argument("--test-rows", type=int, default=5000)
     parser.add_argument("--work", type=Path, default=Path("runs/generators"))
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE")
@@ -75,7 +77,8 @@ def students(recipe: TrainingConfig, given: argparse.Namespace) -> Iterator[tupl
     """Every configuration at every seed, those that the bar compares first."""
     layers, seeds = given.layers, range(FIRST_SEED, FIRST_SEED + given.seeds)
     compared = product(seeds, [(1, "drop"), (layers, PAPER)])
-    others = product(seeds, [(depth, "drop") for depth in range(2, layers + 1)])
+    depths = range(2, layers + 1) if given.depths is None else given.depths
+    others = product(seeds[: given.depth_seeds], [(depth, "drop") for depth in depths])
     with_control: dict[str, str] = {}
     for seed, (depth, mode) in [*compared, *others]:
         folder = given.work / f"student-{mode}-{depth}-{seed}"
@@ -90,9 +93,8 @@ def students(recipe: TrainingConfig, given: argparse.Namespace) -> Iterator[tupl
             control=with_control.get(mode, "train"),
         )
         with_control.setdefault(mode, str(folder))
-        if mode == PAPER:
-            rate = given.paper_rate or recipe.learning_rate
-            student = replace(student, learning_rate=rate, control_epochs=2 * (recipe.epochs or 1))
+        if mode == PAPER and given.paper_rate:
+            student = replace(student, learning_rate=given.paper_rate, control_epochs=2 * (recipe.epochs or 1))
         yield student, folder
 
 

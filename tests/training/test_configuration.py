@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,17 @@ def test_modality_defaults_are_the_papers(task: str, target: float, decay: float
     assert config.epochs == 35
     assert config.head_learning_rate == config.learning_rate
     assert TrainingConfig(method="cls").resolved(task).epochs == 20
+
+
+@pytest.mark.parametrize(
+    ("task", "layers", "depth"), [("text", 4, 1), ("image", 6, 2), ("image", 1, 1), ("image", None, 2)]
+)
+def test_students_that_drop_have_a_shallow_generator(task: str, layers: int | None, depth: int) -> None:
+    student = TrainingConfig(method="rekd", teacher="run", mask_mode="drop", layers=layers)
+    assert student.resolved(task).generator_layers == depth
+    assert dataclasses.replace(student, generator_layers=3).resolved(task).generator_layers == 3
+    assert dataclasses.replace(student, mask_mode="zero").resolved(task).generator_layers is None
+    assert dataclasses.replace(student, method="re", teacher=None).resolved(task).generator_layers is None
 
 
 def test_given_values_win_over_the_modalitys() -> None:
