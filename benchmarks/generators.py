@@ -169,11 +169,10 @@ def plot(summary: list[dict[str, Any]], path: Path) -> None:
 
     figure, panel = pyplot.subplots(figsize=(6, 4), layout="constrained")
     for entry in summary:
-        style = "s" if entry["mask_mode"] == PAPER else "o"
-        panel.errorbar(entry["p50_ms"], 100 * entry["accuracy"], 100 * entry["std"], fmt=style, capsize=3)
-        name = f"  {entry['mask_mode']}, {entry['generator_layers']} layers"
-        panel.annotate(name, (entry["p50_ms"], 100 * entry["accuracy"]))
+        style, name = "s" if entry["mask_mode"] == PAPER else "o", f"{entry['mask_mode']}, {entry['generator_layers']}"
+        panel.errorbar(entry["p50_ms"], 100 * entry["accuracy"], 100 * entry["std"], fmt=style, capsize=3, label=name)
     panel.set(xlabel="ms, int8, one thread", ylabel="test accuracy (%)", xlim=(0, None))
+    panel.legend(title="mode, generator layers")
     panel.grid(alpha=0.3)
     figure.savefig(path, dpi=100)
 
