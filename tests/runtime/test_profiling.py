@@ -58,7 +58,9 @@ def staged_graph(path: Path) -> Path:
     return path
 
 
-def test_shares_cover_every_stage_that_works_and_the_profile_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shares_cover_every_stage_that_works_and_the_profile_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("onnx")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     monkeypatch.chdir(tmp_path)
