@@ -6,7 +6,7 @@ ratio to the target. Under random weights the ratio still varies from input to i
 random too, from length to length), so of a pool the inputs are measured whose own ratio lies nearest to the target;
 every row of a result states the mean that was realised.
 
-The generator shares the predictor's word embeddings, as it does after training with frozen embeddings. Each bundle is
+Both towers share the embeddings of word pieces or patches, as after training with `share_embeddings`. Each bundle is
 checked as any export is, on real data, int8 against fp32 too; one that failed would not be measured.
 """
 
@@ -220,6 +220,7 @@ def _write_run(folder: Path, recipe: Recipe, material: Material) -> None:
         generator={**predictor, "num_hidden_layers": recipe.generator_layers},
         head_hidden=256 if task == "text" else None,
         mask_mode="drop",
+        share_embeddings=True,
         target_ratio=recipe.ratio,
         max_length=preprocessing.max_length,
         special_token_ids=special_token_ids(tokenizer) if tokenizer is not None else [],
@@ -228,12 +229,6 @@ def _write_run(folder: Path, recipe: Recipe, material: Material) -> None:
     )
     torch.manual_seed(SEED)
     model = RationaleModel(config, build_encoder(config.predictor), build_encoder(config.generator or {})).eval()
-    if task == "text":
-        towers = model.predictor, model.generator
-        tables = [
-            tower.encoder.backbone.embeddings.word_embeddings.weight.data for tower in towers if tower is not None
-        ]
-        tables[1].copy_(tables[0])
     rows = [feed for tokens in recipe.tokens for feed in material.feeds(task, tokens)]
     loader = [{"labels": torch.zeros(1), **{k: torch.from_numpy(v) for k, v in feed.items()}} for feed in rows]
     predict(model, loader, calibrate_to=recipe.ratio)
