@@ -120,7 +120,7 @@ def export_bundle(
             quantization = {"scheme": scheme(bool(sample.calibration), target), **quantization}
             failures += failed
         final = onnx.load(graph)
-        name_stages(final, selects=config.method != "cls")
+        name_stages(final, selects=config.selects)
         onnx.save(final, graph)
         step(3, 4, "checking that answers depend on nothing else")
         invariant = invariance(graph, sample.feeds, config.pad_token_id)
@@ -148,7 +148,7 @@ def export_bundle(
             "margin_bias": config.margin_bias,
             **_preprocessing_fields(config),
             "vocabulary": vocabulary,
-            "graph": graph_io(config.task),
+            "graph": graph_io(model),
             "verified": not failures,
             "failures": failures,
             "parity": {"inputs": sample.source, **parity},

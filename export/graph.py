@@ -40,9 +40,9 @@ class _Pipeline(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         output = self.model(**dict(zip(INPUTS[self.model.config.task], inputs, strict=True)))
-        return output.logits, output.mask, output.margin
+        return output.logits, output.mask, output.margin, *self.model.extra_outputs(output).values()
 
 
 def export_graph(model: RationaleModel, path: Path, target: str = "cpu") -> None:
@@ -62,12 +62,12 @@ def export_graph(model: RationaleModel, path: Path, target: str = "cpu") -> None
 def _trace(model: RationaleModel, path: Path, fused: bool) -> None:
     """Write the graph as torch gives it, attention as one node where it is to be `fused`."""
     task = model.config.task
+    outputs = {**OUTPUTS, **model.EXTRA_OUTPUTS}
+    varying = {"batch": "batch", "sequence": "sequence", **({"features": "sequence"} if task == "text" else {})}
     dynamic = {
-        name: {axis: size for axis, size in enumerate(io["shape"]) if size in ("batch", "sequence")}
-        for name, io in {**INPUTS[task], **OUTPUTS}.items()
+        name: {axis: varying[size] for axis, size in enumerate(io["shape"]) if size in varying}
+        for name, io in {**INPUTS[task], **outputs}.items()
     }
-    if task == "text":
-        dynamic["rationale_mask"][1] = dynamic["selection_margin"][1] = "sequence"
     attention = patch.object(nn.functional, "scaled_dot_product_attention", _fused_attention)
     with warnings.catch_warnings(), attention if fused else nullcontext():
         warnings.simplefilter("ignore")  # tracer notes on shapes that are fixed on purpose
@@ -76,7 +76,7 @@ def _trace(model: RationaleModel, path: Path, fused: bool) -> None:
             example_inputs(model),
             str(path),
             input_names=list(INPUTS[task]),
-            output_names=list(OUTPUTS),
+            output_names=list(outputs),
             dynamic_axes=dynamic,
             opset_version=OPSET,
             dynamo=False,
@@ -123,10 +123,11 @@ def example_inputs(model: RationaleModel) -> tuple[Tensor, ...]:
     return ids, attention
 
 
-def graph_io(task: str) -> dict[str, Any]:
+def graph_io(model: RationaleModel) -> dict[str, Any]:
     """Inputs and outputs as the manifest lists them."""
+    outputs = {**OUTPUTS, **model.EXTRA_OUTPUTS}
     return {
         "opset": OPSET,
-        "inputs": [{"name": name, **io} for name, io in INPUTS[task].items()],
-        "outputs": [{"name": name, **io} for name, io in OUTPUTS.items()],
+        "inputs": [{"name": name, **io} for name, io in INPUTS[model.config.task].items()],
+        "outputs": [{"name": name, **io} for name, io in outputs.items()],
     }

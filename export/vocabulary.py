@@ -201,6 +201,8 @@ def _with_rows(model: RationaleModel, kept: NDArray[np.int64], pad_token_id: int
         table.num_embeddings, table.padding_idx = len(kept), None  # the latter stops gradients, no more
     for tower in towers:
         tower.encoder.config.vocab_size = len(kept)
+    if model.starts_word is not None:
+        model.starts_word = model.starts_word[torch.from_numpy(kept)]
     return model
 
 

@@ -17,6 +17,7 @@ import typer
 
 from rekd_edge import __version__
 from rekd_edge.errors import InputError, RekdEdgeError
+from rekd_edge.methods import METHODS
 
 __all__ = ["app", "main"]
 
@@ -36,12 +37,8 @@ UsageError: type[Exception] = typer.BadParameter.__base__  # type: ignore[assign
 """Wrong usage, as typer raises it: click's own before typer 0.26, a copy inside typer since."""
 
 
-class Method(str, Enum):
-    """Training methods."""
-
-    CLS = "cls"
-    RE = "re"
-    REKD = "rekd"
+Method = Enum("Method", {name.upper(): name for name, method in METHODS.items() if method.public}, type=str)  # type: ignore[misc]
+METHOD_HELP = "; ".join(f"{name}: {method.summary}" for name, method in METHODS.items() if method.public) + "."
 
 
 class Precision(str, Enum):
@@ -93,12 +90,14 @@ def demo(
 @app.command()
 def train(
     output: Annotated[Path, typer.Option(metavar="RUN", help="A new folder for the run.")],
-    method: Annotated[Method | None, typer.Option(help="cls: the whole input; re: rationale; rekd: distilled.")] = None,
+    method: Annotated[Method | None, typer.Option(help=METHOD_HELP)] = None,
     data: Annotated[str | None, typer.Option(metavar="SPEC", help="Hub name, folder or builtin:NAME.")] = None,
     backbone: Annotated[str | None, typer.Option(help="Hub name, folder or random:NAME.")] = None,
     layers: Annotated[int | None, typer.Option(help="Keep the predictor's first K layers.")] = None,
     generator_layers: Annotated[int | None, typer.Option(help="Keep the generator's first K layers.")] = None,
-    teacher: Annotated[str | None, typer.Option(metavar="RUN", help="The run to distil from (rekd).")] = None,
+    teacher: Annotated[
+        list[str] | None, typer.Option(metavar="RUN", help="The run to distil from; again for several, averaged.")
+    ] = None,
     config: Annotated[
         str | None, typer.Option(metavar="RECIPE", help="A YAML recipe, or a shipped one's name.")
     ] = None,
@@ -116,7 +115,7 @@ def train(
         "backbone": backbone,
         "layers": layers,
         "generator_layers": generator_layers,
-        "teacher": teacher,
+        "teacher": ",".join(teacher) if teacher else None,
         "seed": seed,
     }
     given = {key: value for key, value in flags.items() if value is not None}

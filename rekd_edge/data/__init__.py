@@ -5,7 +5,7 @@ from rekd_edge.data.features import ImageCollator, ImageFeatures, TextCollator, 
 from rekd_edge.data.planted import PLANTED_CUE_RATIO
 from rekd_edge.data.settings import DataSettings
 from rekd_edge.data.sources import load_data
-from rekd_edge.data.tokenizer import train_tokenizer
+from rekd_edge.data.tokenizer import train_tokenizer, word_starts
 
 __all__ = [
     "PLANTED_CUE_RATIO",
@@ -18,4 +18,5 @@ __all__ = [
     "TextFeatures",
     "load_data",
     "train_tokenizer",
+    "word_starts",
 ]

@@ -25,7 +25,7 @@ __all__ = ["ImageCollator", "ImageFeatures", "TextCollator", "TextFeatures", "au
 Targets = Mapping[str, Sequence[NDArray[Any]]]
 """Arrays for each example under the names they get in a batch, such as a teacher's logits."""
 
-PER_TOKEN_TARGETS = ("teacher_selection_logits",)
+PER_TOKEN_TARGETS = ("teacher_selection_logits", "teacher_mask")
 """Targets with one row a token, which a batch of texts pads; all others have one shape for all examples."""
 
 ENCODE_AT_ONCE = 1000

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
-__all__ = ["train_tokenizer"]
+from rekd_edge.errors import InputError
+
+__all__ = ["train_tokenizer", "word_starts"]
 
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 """With the ids 0 to 4."""
@@ -31,6 +36,27 @@ def train_tokenizer(texts: Sequence[str], vocab_size: int) -> Tokenizer:
         special_tokens=[(token, vocabulary[token]) for token in ("[CLS]", "[SEP]")],
     )
     return tokenizer
+
+
+def word_starts(tokenizer: Tokenizer) -> NDArray[np.bool_]:
+    """Which pieces of a vocabulary begin a word, bool `[pieces]`: those without WordPiece's ##, or with the mark of a
+    space (Ġ, ▁) where pieces are marked so.
+
+    Raises:
+        InputError: the tokenizer marks neither.
+    """
+    vocabulary = tokenizer.get_vocab()
+    model = json.loads(tokenizer.to_str())["model"]
+    joining = model.get("continuing_subword_prefix")
+    starts = np.ones(max(vocabulary.values()) + 1, dtype=bool)
+    if model["type"] == "WordPiece" and joining:
+        starts[[i for piece, i in vocabulary.items() if piece.startswith(joining)]] = False
+        return starts
+    spaced = [piece.startswith(("Ġ", "▁")) for piece in vocabulary]
+    if not any(spaced):
+        raise InputError("This tokenizer does not mark where words begin; leave select_words out.")
+    starts[list(vocabulary.values())] = spaced
+    return starts
 
 
 def _trained_vocabulary(texts: Sequence[str], size: int, first_tokens: list[str]) -> dict[str, int]:

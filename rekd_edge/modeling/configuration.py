@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rekd_edge.errors import InputError
+from rekd_edge.methods import method_of
 
 __all__ = ["RationaleConfig"]
 
@@ -20,7 +21,7 @@ class RationaleConfig:
     task: str
     """`text` or `image`."""
     method: str
-    """The training method: `cls`, `re`, `rekd`, or `control` (a predictor of random masks)."""
+    """The training method, of `METHODS`; `control` is a predictor of random masks."""
     labels: list[str]
     predictor: dict[str, Any]
     """Configuration of the predictor's encoder, as Hugging Face writes it."""
@@ -33,6 +34,14 @@ class RationaleConfig:
     """`zero`: unselected embeddings are zeroed (the paper); `drop`: excluded from the predictor's attention."""
     share_embeddings: bool = False
     """Generator and predictor read one table of word pieces (text) or one projection of patches (images)."""
+    select_words: bool = False
+    """All pieces of a word share one decision."""
+    min_selected: int = 1
+    """Fewest features of a rationale (all where there are not as many)."""
+    max_selected: int | None = None
+    """Most features of a rationale."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """What inference needs of the method's own settings."""
     target_ratio: float = 1.0
     margin_bias: float = 0.0
     """Calibrated on dev data, added to z_1 - z_0."""
@@ -45,6 +54,11 @@ class RationaleConfig:
     pad_token_id: int = 0
     image: dict[str, Any] | None = None
     """Image preprocessing (`ImageSettings`); None for text."""
+
+    @property
+    def selects(self) -> bool:
+        """Whether the method learns which features to select."""
+        return method_of(self.method).selects
 
     def save(self, path: Path) -> None:
         """Write JSON."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -12,19 +14,35 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rekd_edge.errors import InputError
+from rekd_edge.methods import method_of
 from rekd_edge.modeling.configuration import RationaleConfig
 from rekd_edge.modeling.encoders import Encoder, build_encoder
 from rekd_edge.modeling.selection import (
     NEVER_SELECTED,
+    Limits,
+    at_units,
     deterministic_mask,
     gumbel_log_softmax,
     gumbel_noise,
+    mean_over_units,
     random_mask,
     selection_margin,
     straight_through_mask,
+    word_units,
 )
 
-__all__ = ["RationaleModel", "RationaleOutput", "Selection"]
+__all__ = ["Depth", "RationaleModel", "RationaleOutput", "Sampling", "Selection"]
+
+EncoderSource = Callable[[int | None], Encoder]
+Solve = Callable[[list[tuple[Tensor, Tensor, Tensor]], float], float]
+
+
+class Depth(NamedTuple):
+    """Layers to keep of the backbone; None for all (of the generator: for as many as the predictor)."""
+
+    predictor: int | None
+    generator: int | None
+
 
 MODEL_FILE = "model.safetensors"
 HIDDEN = -1e30
@@ -33,32 +51,44 @@ LEAK = 1e-20
 """Attention weight of a dropped feature: nothing in float32, but its logarithm has a gradient."""
 
 
-class Selection(NamedTuple):
-    """What the generator says of each position."""
+class Sampling(NamedTuple):
+    """How masks are drawn in training."""
+
+    temperature: float = 1.0
+    """τ of equation 1."""
+    noise: Tensor | None = None
+    """G of equation 1 [batch, features, 2]; drawn where None."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What a generator says of each position; [batch, features] where nothing else is said."""
 
     feature: Tensor
-    """bool [batch, features]: real tokens or patches."""
-    logits: Tensor | None
+    """bool: real tokens or patches."""
+    logits: Tensor | None = None
     """Z of equation 1, [batch, features, 2]; None where no generator selects."""
+    unit: Tensor | None = None
+    """What is selected together (see `modeling.selection`); None where every feature stands alone."""
+    log_selection: Tensor | None = None
+    """log S of equation 1, [batch, features, 2]; None where the mask was not sampled."""
+    noise: Tensor | None = None
+    """G of equation 1, [batch, features, 2]; None where there was none."""
+    sampled: Tensor | None = None
+    """The mask drawn, straight-through floats; None where it was not sampled."""
 
 
-class RationaleOutput(NamedTuple):
-    """What a forward pass gives; [batch, features] where nothing else is said."""
+@dataclass(frozen=True)
+class RationaleOutput:
+    """What a forward pass gives."""
 
     logits: Tensor
     """[batch, classes]."""
     mask: Tensor
-    """bool in `eval()`, straight-through floats in training."""
+    """[batch, features], bool in `eval()`, straight-through floats in training."""
     margin: Tensor
-    """Selection margin, float32."""
-    feature: Tensor
-    """bool: real tokens or patches."""
-    selection_logits: Tensor | None
-    """Z of equation 1, [batch, features, 2]; None where no generator selects."""
-    log_selection: Tensor | None
-    """log S of equation 1, [batch, features, 2]; None where the mask was not sampled."""
-    noise: Tensor | None
-    """G of equation 1, [batch, features, 2]; None where the mask was not sampled."""
+    """Selection margin, float32 [batch, features]."""
+    selection: Selection
 
 
 class Generator(nn.Module):
@@ -101,9 +131,9 @@ class Predictor(nn.Module):
         """
         features, where = self.encoder.features(inputs), None
         if self.mask_mode == "drop" and self.training:
-            bias = _drop_bias(nn.functional.pad(visible, (self.encoder.prefix, 0), value=1.0), bias)
+            bias = drop_bias(nn.functional.pad(visible, (self.encoder.prefix, 0), value=1.0), bias)
         elif self.mask_mode == "drop":
-            features, where, bias = _gather(features, visible > 0, self.encoder.prefix)
+            features, where, bias = gather_visible(features, visible > 0, self.encoder.prefix)
         embeddings = self.encoder.embed(features)
         if self.mask_mode == "zero":
             embeddings = embeddings * visible[..., None].to(embeddings.dtype)
@@ -114,19 +144,49 @@ class RationaleModel(nn.Module):
     """Generator, selection and predictor of the methods `cls`, `re` and `rekd`, and of the random-mask control.
 
     In training mode masks are sampled by straight-through Gumbel-Softmax at the given temperature; in `eval()` they
-    follow the deterministic rule, the same code that is exported.
+    follow the deterministic rule, the same code that is exported. The models of other methods are subclasses; what
+    they may change is `build`, `select`, `margin`, `classify`, `calibrate` and `extra_outputs`.
     """
+
+    EXTRA_OUTPUTS: ClassVar[dict[str, dict[str, Any]]] = {}
+    """What the graph gives besides the contract's outputs: names to `dtype` and `shape`, as in the manifest."""
 
     def __init__(self, config: RationaleConfig, predictor: Encoder, generator: Encoder | None) -> None:
         super().__init__()
         self.config = config
-        self.generator = None if generator is None else Generator(generator, config.head_hidden, config.head_dropout)
+        self.generator: Any = self.build_generator(config, generator)
         self.predictor = Predictor(predictor, len(config.labels), config.head_dropout, config.mask_mode)
         if config.share_embeddings and generator is not None:
             generator.share_embedding(predictor)
         self.special_token_ids: Tensor
         special = torch.tensor(config.special_token_ids, dtype=torch.long)
         self.register_buffer("special_token_ids", special, persistent=False)
+        self.starts_word: Tensor | None
+        pieces = torch.ones(predictor.config.vocab_size, dtype=torch.bool) if config.select_words else None
+        self.register_buffer("starts_word", pieces)
+
+    @classmethod
+    def build(cls, facts: RationaleConfig, encoder: EncoderSource, depth: Depth, options: Any) -> RationaleModel:
+        """A model to be trained; fills in the encoders' configurations and `options` of `facts`.
+
+        Args:
+            facts: what the model knows of itself.
+            encoder: gives the backbone's first layers, all where None.
+            depth: layers of predictor and generator.
+            options: the method's own settings, None where it has none.
+
+        Raises:
+            InputError: depth and method do not fit.
+        """
+        predictor = encoder(depth.predictor)
+        generator = encoder(depth.generator or depth.predictor) if facts.selects else None
+        facts.predictor = predictor.config.to_dict()
+        facts.generator = None if generator is None else generator.config.to_dict()
+        return cls(facts, predictor, generator)
+
+    def build_generator(self, config: RationaleConfig, encoder: Encoder | None) -> nn.Module | None:
+        """What selects, around its encoder."""
+        return None if encoder is None else Generator(encoder, config.head_hidden, config.head_dropout)
 
     def forward(
         self,
@@ -153,43 +213,76 @@ class RationaleModel(nn.Module):
         assert inputs is not None
         if fixed_masks and self.generator is not None:
             self.generator.eval()
+        sampling = Sampling(temperature, noise) if self.training and not fixed_masks else None
         with torch.set_grad_enabled(torch.is_grad_enabled() and not fixed_masks):
-            selection = self.select(inputs, attention_mask)
-        feature, logits = selection
+            selection = self.select(inputs, attention_mask, sampling)
         margin = self.margin(selection)
-        log_selection = None
-        if self.training and logits is not None and not fixed_masks:
-            noise = gumbel_noise(logits) if noise is None else noise
-            log_selection = gumbel_log_softmax(logits, noise, temperature)
-            sampled = torch.ones_like(feature) if self.config.count_all_positions else feature
-            mask = straight_through_mask(log_selection, sampled)
+        if selection.sampled is not None:
+            mask = selection.sampled
         elif self.config.method == "control":
-            mask = random_mask(feature, self.config.target_ratio if random_ratio is None else random_ratio)
+            ratio = self.config.target_ratio if random_ratio is None else random_ratio
+            mask = random_mask(selection.feature, ratio)
         else:
-            mask = deterministic_mask(margin, feature)
-        class_logits = self.classify(inputs, attention_mask, mask)
-        return RationaleOutput(class_logits, mask, margin, feature, logits, log_selection, noise)
+            mask = self.deterministic_mask(margin, selection)
+        return RationaleOutput(self.classify(inputs, attention_mask, mask, selection), mask, margin, selection)
 
-    def select(self, inputs: Tensor, attention_mask: Tensor | None) -> Selection:
-        """Run the generator on token ids or pixels."""
+    def select(self, inputs: Tensor, attention_mask: Tensor | None, sampling: Sampling | None = None) -> Selection:
+        """Run the generator on token ids or pixels; draw a mask where `sampling` says how."""
         feature, _ = self.feature_positions(inputs, attention_mask)
         if self.generator is None:
-            return Selection(feature, None)
-        return Selection(feature, self.generator(inputs, _padding_bias(attention_mask)))
+            return Selection(feature)
+        unit = self.units(inputs, feature)
+        logits = mean_over_units(self.generator(inputs, padding_bias(attention_mask)), unit)
+        if sampling is None:
+            return Selection(feature, logits, unit)
+        noise = at_units(gumbel_noise(logits) if sampling.noise is None else sampling.noise, unit)
+        log_selection = gumbel_log_softmax(logits, noise, sampling.temperature)
+        drawn = torch.ones_like(feature) if self.config.count_all_positions else feature
+        mask = straight_through_mask(log_selection, drawn, unit, self.limits)
+        return Selection(feature, logits, unit, log_selection, noise, mask)
 
     def margin(self, selection: Selection) -> Tensor:
         """Selection margin float32 [batch, features] with the calibrated bias; without a generator all are selected."""
-        feature, logits = selection
-        if logits is None:
+        feature = selection.feature
+        if selection.logits is None:
             everything = torch.full(feature.shape, -NEVER_SELECTED, device=feature.device)
             return everything.masked_fill(~feature, NEVER_SELECTED)
-        return selection_margin(logits, feature, self.config.margin_bias)
+        return selection_margin(selection.logits, feature, self.config.margin_bias)
 
-    def classify(self, inputs: Tensor, attention_mask: Tensor | None, mask: Tensor) -> Tensor:
+    def deterministic_mask(self, margin: Tensor, selection: Selection) -> Tensor:
+        """The rule of the device: bool [batch, features]."""
+        limits = self.limits if self.config.selects else None
+        return deterministic_mask(margin, selection.feature, selection.unit, limits)
+
+    def classify(self, inputs: Tensor, attention_mask: Tensor | None, mask: Tensor, selection: Selection) -> Tensor:
         """Class logits float32 [batch, classes] from the features in `mask` and the special tokens."""
+        return self.predictor(inputs, self.visible(inputs, attention_mask, mask), padding_bias(attention_mask)).float()
+
+    def calibrate(self, select_all: Callable[[], list[Selection]], solve: Solve) -> list[Selection]:
+        """Set the bias of the margin so that the deterministic ratio comes closest to the target.
+
+        Args:
+            select_all: the selections of the calibration data, with the biases as they stand.
+            solve: from (margin, feature, candidate) of each batch, [batch, features], and a target ratio to the bias;
+                features that are no candidates count in L and stay unselected.
+
+        Returns:
+            The last selections that `select_all` gave; only biases that they do not depend on changed since.
+        """
+        self.config.margin_bias = 0.0
+        selections = select_all()
+        found = [(self.margin(each), each.feature, each.feature) for each in selections]
+        self.config.margin_bias = solve(found, self.config.target_ratio)
+        return selections
+
+    def extra_outputs(self, output: RationaleOutput) -> dict[str, Tensor]:
+        """The `EXTRA_OUTPUTS`, in their order."""
+        return {}
+
+    def visible(self, inputs: Tensor, attention_mask: Tensor | None, mask: Tensor) -> Tensor:
+        """What the predictor may see, floats [batch, features]: the mask and the special tokens."""
         _, special = self.feature_positions(inputs, attention_mask)
-        visible = (mask.float() + special.float()).clamp(max=1.0)
-        return self.predictor(inputs, visible, _padding_bias(attention_mask)).float()
+        return (mask.float() + special.float()).clamp(max=1.0)
 
     def feature_positions(self, inputs: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """Which positions are features, and which are special tokens: two bool tensors [batch, features]."""
@@ -200,6 +293,16 @@ class RationaleModel(nn.Module):
         real = attention_mask == 1
         special = (inputs[..., None] == self.special_token_ids).any(dim=-1) & real  # isin has no ONNX form
         return real & ~special, special
+
+    def units(self, inputs: Tensor, feature: Tensor) -> Tensor | None:
+        """What is selected together, [batch, features]; None where every feature stands alone."""
+        return None if self.starts_word is None else word_units(self.starts_word[inputs], feature)
+
+    @property
+    def limits(self) -> Limits | None:
+        """How many features a mask may hold; None where nothing was asked for."""
+        limits = Limits(self.config.min_selected, self.config.max_selected)
+        return None if limits == Limits() else limits
 
     @property
     def patch_size(self) -> int:
@@ -223,7 +326,7 @@ class RationaleModel(nn.Module):
         config = RationaleConfig.load(folder)
         predictor = build_encoder(config.predictor)
         generator = None if config.generator is None else build_encoder(config.generator)
-        model = cls(config, predictor, generator)
+        model = method_of(config.method).model_class()(config, predictor, generator)
         file = folder / MODEL_FILE
         try:
             weights = load_file(str(file))
@@ -257,14 +360,14 @@ class RationaleModel(nn.Module):
         return name
 
 
-def _padding_bias(attention_mask: Tensor | None) -> Tensor | None:
+def padding_bias(attention_mask: Tensor | None) -> Tensor | None:
     """Additive attention bias [batch, 1, 1, sequence]: 0 on tokens, `HIDDEN` on padding; None for images."""
     if attention_mask is None:
         return None
     return (1.0 - attention_mask[:, None, None, :].float()) * HIDDEN
 
 
-def _drop_bias(visible: Tensor, bias: Tensor | None) -> Tensor:
+def drop_bias(visible: Tensor, bias: Tensor | None) -> Tensor:
     """Attention bias log(M) that excludes invisible positions: A_ij ∝ exp(s_ij) M_j.
 
     This is equation 11 of DynamicViT (arXiv 2106.02034). `LEAK` keeps the derivative 1 / M_j finite, so that the mask
@@ -274,7 +377,7 @@ def _drop_bias(visible: Tensor, bias: Tensor | None) -> Tensor:
     return dropped if bias is None else dropped + bias
 
 
-def _gather(features: Tensor, visible: Tensor, prefix: int) -> tuple[Tensor, Tensor, Tensor]:
+def gather_visible(features: Tensor, visible: Tensor, prefix: int) -> tuple[Tensor, Tensor, Tensor]:
     """Keep the visible features alone, in their order, padded to the batch's longest row.
 
     Args:

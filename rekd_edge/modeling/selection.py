@@ -1,22 +1,39 @@
-"""The selection layer: straight-through Gumbel-Softmax in training, the deterministic rule everywhere else."""
+"""The selection layer: straight-through Gumbel-Softmax in training, the deterministic rule everywhere else.
+
+Features are selected in units: each by itself (`unit` None), or words whose pieces share one decision. A unit is named
+by the place of its first feature, int64 [batch, features].
+"""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 __all__ = [
     "NEVER_SELECTED",
+    "Limits",
+    "at_units",
     "deterministic_mask",
     "gumbel_log_softmax",
     "gumbel_noise",
+    "mean_over_units",
     "random_mask",
     "selection_margin",
     "straight_through_mask",
+    "word_units",
 ]
 
 NEVER_SELECTED = torch.finfo(torch.float32).min
 """The margin of positions that are not features: padding, class and separator tokens."""
+
+
+class Limits(NamedTuple):
+    """How many features of an example a mask may hold; a word that would pass the maximum is left out whole."""
+
+    minimum: int = 1
+    maximum: int | None = None
 
 
 def gumbel_noise(like: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -32,17 +49,24 @@ def gumbel_log_softmax(selection_logits: Tensor, noise: Tensor, temperature: flo
     return torch.log_softmax((selection_logits.float() + noise) / temperature, dim=-1)
 
 
-def straight_through_mask(log_selection: Tensor, feature: Tensor) -> Tensor:
+def straight_through_mask(
+    log_selection: Tensor, feature: Tensor, unit: Tensor | None = None, limits: Limits | None = None
+) -> Tensor:
     """M of equation 2 as floats [batch, features]; the gradient is that of S (dM/dS = 1). Non-features are 0.
 
     Args:
         log_selection: log S, [batch, features, 2].
         feature: bool [batch, features].
+        unit: what is selected together, [batch, features].
+        limits: how many features a row may have; any number, none included, where None.
     """
     soft = log_selection[..., 1].exp()
-    hard = (log_selection[..., 1] > log_selection[..., 0]).float()
+    margin = log_selection[..., 1] - log_selection[..., 0]
+    hard = margin > 0
+    if limits is not None:
+        hard = _limited(hard, margin.masked_fill(~feature, NEVER_SELECTED), feature, unit, limits)
     # soft - soft.detach() is an exact zero, so the forward value is exactly 0 or 1
-    return (hard + (soft - soft.detach())) * feature
+    return (hard.float() + (soft - soft.detach())) * feature
 
 
 def selection_margin(selection_logits: Tensor, feature: Tensor, bias: float) -> Tensor:
@@ -52,21 +76,70 @@ def selection_margin(selection_logits: Tensor, feature: Tensor, bias: float) -> 
     return margin.masked_fill(~feature, NEVER_SELECTED)
 
 
-def deterministic_mask(margin: Tensor, feature: Tensor) -> Tensor:
-    """Select where the margin is above 0; where nothing is, the first feature with the largest margin.
+def deterministic_mask(
+    margin: Tensor, feature: Tensor, unit: Tensor | None = None, limits: Limits | None = None
+) -> Tensor:
+    """Select where the margin is above 0; where nothing is, the first unit with the largest margin.
 
     Args:
-        margin: float32 [batch, features].
+        margin: float32 [batch, features], the same on all features of a unit.
         feature: bool [batch, features].
+        unit: what is selected together, [batch, features].
+        limits: at least and at most so many features a row, those of the largest margins.
 
     Returns:
         bool [batch, features]; all false in a row without features.
     """
     selected = margin > 0
+    if limits is not None and limits != Limits():
+        return _limited(selected, margin, feature, unit, limits) & feature
+    place = torch.arange(margin.shape[1], device=margin.device).expand(margin.shape) if unit is None else unit
     best = margin == margin.amax(dim=-1, keepdim=True)
-    first_best = best & (best.long().cumsum(dim=-1) == 1)
+    first = place.masked_fill(~best, margin.shape[1]).amin(dim=-1, keepdim=True)
     nothing = ~selected.any(dim=-1, keepdim=True)
-    return (selected | (nothing & first_best)) & feature
+    return (selected | (nothing & best & (place == first))) & feature
+
+
+def _limited(selected: Tensor, margin: Tensor, feature: Tensor, unit: Tensor | None, limits: Limits) -> Tensor:
+    """Add the best units until there are `minimum` features, take the worst ones away beyond `maximum`."""
+    if unit is None:
+        unit = torch.arange(margin.shape[1], device=margin.device).expand(margin.shape)
+    theirs, ours = margin[:, None, :], margin[:, :, None]
+    earlier = unit[:, None, :] < unit[:, :, None]
+    real = feature[:, None, :]
+    better = (((theirs > ours) | ((theirs == ours) & earlier)) & real).sum(dim=-1)  # [batch, features]
+    if limits.maximum is not None:
+        size = ((unit[:, None, :] == unit[:, :, None]) & real).sum(dim=-1)
+        selected = selected & (better + size <= limits.maximum)
+    return selected | (better < limits.minimum)
+
+
+def word_units(starts: Tensor, feature: Tensor) -> Tensor:
+    """The unit of each position, int64 [batch, features], where words are selected whole.
+
+    Args:
+        starts: bool [batch, features], true on the first piece of each word.
+        feature: bool [batch, features]; anything else is a unit of its own, and no word reaches across it.
+    """
+    place = torch.arange(feature.shape[1], device=feature.device)
+    before = torch.cat([torch.zeros_like(feature[:, :1]), feature[:, :-1]], dim=1)
+    first = starts | ~feature | ~before  # [batch, features]
+    reached = first[:, None, :] & (place[None, :] <= place[:, None])  # [batch, features, firsts up to it]
+    return (reached.float() * place).amax(dim=-1).long()
+
+
+def mean_over_units(values: Tensor, unit: Tensor | None) -> Tensor:
+    """The mean over each unit, exactly the same number on all its features; `values` is [batch, features, width]."""
+    if unit is None:
+        return values
+    together = (unit[:, :, None] == unit[:, None, :]).to(values.dtype)
+    mean = together @ values / together.sum(dim=-1, keepdim=True)
+    return at_units(mean, unit)
+
+
+def at_units(values: Tensor, unit: Tensor | None) -> Tensor:
+    """On every feature of a unit what its first one has; `values` is [batch, features, width]."""
+    return values if unit is None else values.gather(1, unit[..., None].expand(-1, -1, values.shape[-1]))
 
 
 def random_mask(feature: Tensor, ratio: float, generator: torch.Generator | None = None) -> Tensor:

@@ -14,16 +14,17 @@ import yaml
 
 from rekd_edge.data import DataSettings
 from rekd_edge.errors import InputError
+from rekd_edge.methods import METHODS, method_of
 
 __all__ = ["TrainingConfig", "load_config"]
 
-METHODS = ("cls", "re", "rekd", "control")
 _CHOICES = {
-    "method": METHODS,
     "mask_mode": ("zero", "drop"),
     "selection_loss": ("per_sample", "batch_mean"),
     "teacher_mask": ("own", "student"),
     "gumbel_noise": ("independent", "shared"),
+    "distil": ("both", "rationale", "prediction"),
+    "teacher_labels": ("soft", "hard"),
     "lr_scheduler": ("constant", "linear", "cosine"),
     "precision": ("auto", "fp32", "bf16"),
     "freeze_embeddings": ("none", "generator", "all"),
@@ -38,11 +39,14 @@ _COUNTS = (
     "batch_size",
     "gradient_accumulation",
     "log_steps",
+    "min_selected",
+    "max_selected",
 )
 _PAPER: dict[str, dict[str, Any]] = {
     "text": {"target_ratio": 0.10, "lambda_select": 1e-4, "weight_decay": 0.0, "head_dropout": 0.5},
     "image": {"target_ratio": 0.15, "lambda_select": 1e-2, "weight_decay": 1e-3, "head_dropout": 0.1},
 }
+_WEIGHTS = ("lambda_select", "lambda_r", "lambda_contiguity")
 _SHALLOW = {"text": 1, "image": 2}
 
 
@@ -51,7 +55,7 @@ class TrainingConfig:
     """A training run. Defaults are those of arXiv 2601.22531; None means the paper's value for the modality."""
 
     method: str = "re"
-    """`cls` (the whole input), `re` (equations 1-6), `rekd` (1-11), `control` (a predictor of random masks)."""
+    """Of `METHODS`: `cls` (the whole input), `re` (equations 1-6), `rekd` (1-11), `plmr`, `rtp`."""
     spec: str = ""
     """What to train on: the data SPEC (`data.spec` in a recipe)."""
     backbone: str = ""
@@ -62,7 +66,7 @@ class TrainingConfig:
     """Keep the generator's first K layers. By default as many as the predictor (the paper), but for a student that
     drops features (`rekd`, `drop`) 1 on text and 2 on images, where more layers won nothing that was measured."""
     teacher: str | None = None
-    """The run to distil from (`rekd`)."""
+    """The run to distil from; several, parted by commas, are averaged."""
     seed: int = 2026
 
     target_ratio: float | None = None
@@ -75,6 +79,16 @@ class TrainingConfig:
     """`per_sample` (paper) or `batch_mean` (published code)."""
     count_all_positions: bool = False
     """Count padding and special tokens in L, as the published code does."""
+    select_words: bool = False
+    """All pieces of a word share one decision (texts)."""
+    min_selected: int = 1
+    """Fewest features of a rationale."""
+    max_selected: int | None = None
+    """Most features of a rationale."""
+    class_ratios: dict[str, float] | None = None
+    """p_target of examples of a label, where it is not `target_ratio`: `neg:0.05,pos:0.2`."""
+    lambda_contiguity: float = 0.0
+    """Weight of the total variation of the mask: above 0, features are selected in runs (patches in patches)."""
     mask_mode: str = "zero"
     """`zero` unselected embeddings (paper) or `drop` them from the predictor's attention."""
     share_embeddings: bool = False
@@ -87,7 +101,15 @@ class TrainingConfig:
     temperature_refresh: int = 100
     """Steps for which a temperature is kept."""
     alpha: float = 0.3
-    """α of equation 11."""
+    """α of equation 11; 0 is distillation alone, without the student's own loss."""
+    alpha_end: float | None = None
+    """α at the last step, reached linearly (distillation first, own exploration later); `alpha` throughout if None."""
+    distil: str = "both"
+    """What is distilled: `both`, the `rationale` alone (equation 7) or the `prediction` alone (equation 8)."""
+    teacher_labels: str = "soft"
+    """`soft` distributions, or the teacher's `hard` decisions: its deterministic mask and its label."""
+    kd_temperature: float | None = None
+    """A fixed τ for equations 7 and 8; by default the annealed one of equation 10."""
     lambda_r: float = 0.5
     """λ_R of equation 9."""
     gumbel_noise: str = "independent"
@@ -139,6 +161,8 @@ class TrainingConfig:
     """Start predictor and generator from the control's encoder instead of the backbone."""
 
     data: DataSettings = field(default_factory=DataSettings)
+    options: Any = None
+    """The method's own settings, its section of a recipe; their defaults if None."""
 
     def __post_init__(self) -> None:
         """Check every value.
@@ -146,41 +170,76 @@ class TrainingConfig:
         Raises:
             InputError: a value out of range.
         """
+        method = method_of(self.method)
+        if self.options is None:
+            self.options = _own_settings(self.method)
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise InputError(f"{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}.")
         for name in _COUNTS:
             _check(self, name, lambda value: value >= 1, "at least 1")
         _check(self, "seed", lambda value: 0 <= value < 2**32, f"between 0 and {2**32 - 1}")
-        for name in ("learning_rate", "head_learning_rate", "temperature_start", "temperature_end"):
+        for name in ("learning_rate", "head_learning_rate", "temperature_start", "temperature_end", "kd_temperature"):
             _check(self, name, lambda value: value > 0, "above 0")
-        for name in ("lambda_select", "lambda_r", "weight_decay", "workers", "max_grad_norm", "predictor_epochs"):
+        for name in (*_WEIGHTS, "weight_decay", "workers", "max_grad_norm", "predictor_epochs"):
             _check(self, name, lambda value: value >= 0, "at least 0")
-        for name in ("alpha", "adam_beta2", "head_dropout", "warmup_ratio"):
+        for name in ("alpha", "alpha_end", "adam_beta2", "head_dropout", "warmup_ratio"):
             _check(self, name, lambda value: 0 <= value <= 1, "between 0 and 1")
         _check(self, "target_ratio", lambda value: 0 < value <= 1, "above 0 and at most 1")
-        if self.method == "rekd" and not self.teacher:
-            raise InputError("rekd distils from a teacher; give --teacher the folder of a finished re run.")
-        if self.method != "rekd" and self.teacher:
+        for ratio in (self.class_ratios or {}).values():
+            if not 0 < ratio <= 1:
+                raise InputError(f"class_ratios must be above 0 and at most 1, not {ratio}.")
+        if self.max_selected is not None and self.max_selected < self.min_selected:
+            raise InputError(
+                f"min_selected is {self.min_selected} and max_selected {self.max_selected}; a rationale cannot be both."
+            )
+        if method.teacher == "must" and not self.teacher:
+            raise InputError(f"{self.method} distils from a teacher; give --teacher the folder of a finished re run.")
+        if method.teacher == "never" and self.teacher:
             raise InputError(f"{self.method} takes no teacher; use --method rekd or leave --teacher out.")
+        if self.select_words and self.count_all_positions:
+            raise InputError("select_words and count_all_positions exclude each other: padding belongs to no word.")
         if self.share_embeddings and self.freeze_embeddings == "generator":
             raise InputError("Shared embeddings cannot be frozen for the generator alone; freeze all of them, or none.")
-        if self.warm_start and self.control is None and self.method != "cls":
+        if self.warm_start and self.control is None and method.selects:
             raise InputError("warm_start begins from the control; set control=train or the path of a run that has one.")
 
     def resolved(self, task: str) -> TrainingConfig:
         """The same run with the paper's values for a modality (`text` or `image`) in place of None."""
-        defaults = {**_PAPER[task], "epochs": 20 if self.method == "cls" else 35}
+        defaults = {**_PAPER[task], "epochs": method_of(self.method).epochs}
         if self.method == "rekd" and self.mask_mode == "drop":
             defaults["generator_layers"] = min(_SHALLOW[task], self.layers or _SHALLOW[task])
         defaults["head_learning_rate"] = self.learning_rate
         filled = {name: value for name, value in defaults.items() if getattr(self, name) is None}
         return dataclasses.replace(self, **filled)
 
+    def alpha_at(self, progress: float) -> float:
+        """α of equation 11 after a share of the steps, 0 to 1."""
+        end = self.alpha if self.alpha_end is None else self.alpha_end
+        return self.alpha + (end - self.alpha) * progress
+
+    def ratios(self, labels: tuple[str, ...]) -> list[float]:
+        """p_target of each label of a resolved run.
+
+        Raises:
+            InputError: `class_ratios` names a label that the data has not.
+        """
+        assert self.target_ratio is not None
+        given = self.class_ratios or {}
+        if unknown := sorted(given.keys() - set(labels)):
+            raise InputError(f"class_ratios names {unknown[0]!r}; the labels are {', '.join(labels)}.")
+        return [given.get(label, self.target_ratio) for label in labels]
+
+    def with_method(self, method: str, **changes: Any) -> TrainingConfig:
+        """The same settings for another method, whose own ones are the defaults."""
+        return dataclasses.replace(self, method=method, options=None, **changes)
+
     def to_dict(self) -> dict[str, Any]:
         """A recipe: nested plain values that `load_config` takes back."""
         fields = dataclasses.asdict(self)
-        return {**fields, "data": {"spec": fields.pop("spec"), **fields.pop("data")}}
+        options = fields.pop("options")
+        own = {} if options is None else {self.method: options}
+        return {**fields, "data": {"spec": fields.pop("spec"), **fields.pop("data")}, **own}
 
 
 def load_config(recipe: Path | str | None, overrides: dict[str, Any]) -> TrainingConfig:
@@ -194,23 +253,40 @@ def load_config(recipe: Path | str | None, overrides: dict[str, Any]) -> Trainin
         InputError: unreadable recipe, unknown key, wrong type or value.
     """
     fields = {} if recipe is None else _read_recipe(recipe)
-    data = fields.pop("data", {}) or {}
-    if not isinstance(data, dict):
-        raise InputError("`data` in a recipe is a mapping, for example {spec: imdb, max_length: 256}.")
+    sections: dict[str, dict[str, Any]] = {}
+    for name in SECTIONS:
+        section = fields.pop(name, {}) or {}
+        if not isinstance(section, dict):
+            raise InputError(f"`{name}` in a recipe is a mapping, for example data: {{spec: imdb, max_length: 256}}.")
+        sections[name] = section
     for key, value in overrides.items():
         section, _, name = key.rpartition(".")
-        if section not in ("", "data") or key == "data":
-            raise InputError(f"Unknown setting {key!r}; settings are a name, or data.NAME.")
-        (data if section else fields)[name] = value
+        if section not in ("", *SECTIONS) or key in SECTIONS:
+            raise InputError(
+                f"Unknown setting {key!r}; settings are a name, or one of {', '.join(SECTIONS)} with .NAME."
+            )
+        (sections[section] if section else fields)[name] = value
+    data = sections.pop("data")
     if "spec" in data:
         fields["spec"] = data.pop("spec")
-    return _build(TrainingConfig, {**fields, "data": _build(DataSettings, data, "data.")}, "")
+    own = {name: _own_settings(name, given) for name, given in sections.items()}  # all are checked, one is taken
+    built = {"data": _build(DataSettings, data, "data."), "options": own.get(str(fields.get("method", "re")))}
+    return _build(TrainingConfig, {**fields, **built}, "")
+
+
+def _own_settings(method: str, given: dict[str, Any] | None = None) -> Any:
+    """A method's own settings; None where it has none."""
+    settings = getattr(method_of(method).training(), "Settings", None)
+    return None if settings is None else _build(settings, given or {}, f"{method}.")
 
 
 def shipped_recipes() -> list[str]:
     """Names of the recipes that come with the package."""
     return sorted(path.stem for path in _RECIPES.glob("*.yaml"))
 
+
+SECTIONS = ("data", *(name for name, method in METHODS.items() if method.settings))
+"""The nested parts of a recipe: the data's, and those of the methods that have settings of their own."""
 
 _RECIPES = Path(__file__).parent / "recipes"
 
@@ -234,7 +310,7 @@ def _build(target: Any, fields: dict[str, Any], prefix: str) -> Any:
     hints = typing.get_type_hints(target)
     for name in fields:
         if name not in hints:
-            known = ", ".join(prefix + key for key in hints if key != "data")
+            known = ", ".join(prefix + key for key in hints if key not in ("data", "options"))
             raise InputError(f"Unknown setting {f'{prefix}{name}'!r}; known are {known}.")
     return target(**{name: _coerce(value, hints[name], prefix + name) for name, value in fields.items()})
 
@@ -243,6 +319,13 @@ def _coerce(value: Any, hint: Any, name: str) -> Any:
     """Turn a `--set` string or a YAML value into the field's type."""
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     kind = next(option for option in options if option is not type(None))
+    if kind is Any:
+        return value
+    kind = typing.get_origin(kind) or kind
+    if kind is dict and isinstance(value, str) and ":" in value:
+        value = dict(part.split(":", 1) for part in value.split(",") if ":" in part)
+    if kind is dict and isinstance(value, dict):
+        return {str(key): _coerce(each, float, f"{name}.{key}") for key, each in value.items()}
     if isinstance(value, str):
         if value.lower() in ("null", "none", "") and type(None) in options:
             return None
@@ -263,7 +346,9 @@ def _coerce(value: Any, hint: Any, name: str) -> Any:
 
 
 def _spelled(kind: type) -> str:
-    return {int: "a whole number", float: "a number", bool: "true or false"}.get(kind, "a text")
+    return {int: "a whole number", float: "a number", bool: "true or false", dict: "label:ratio,label:ratio"}.get(
+        kind, "a text"
+    )
 
 
 def _check(config: TrainingConfig, name: str, accept: typing.Callable[[Any], bool], words: str) -> None:

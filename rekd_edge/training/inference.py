@@ -12,11 +12,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from rekd_edge.evaluation import classification_metrics, rationale_ratio
+from rekd_edge.methods import method_of
 from rekd_edge.modeling import RationaleConfig, RationaleModel, Selection
-from rekd_edge.modeling.selection import deterministic_mask, random_mask
+from rekd_edge.modeling.selection import random_mask
 from rekd_edge.training import losses
 from rekd_edge.training.calibration import calibrated_bias
-from rekd_edge.training.objectives import Context, selection_term
+from rekd_edge.training.objectives import Context
 
 __all__ = ["Predictions", "batches", "dev_metrics", "predict"]
 
@@ -44,25 +45,32 @@ def batches(dataset: Dataset, collate: Callable[[list[Any]], dict[str, Tensor]],
 
 
 @torch.no_grad()
-def predict(
-    model: RationaleModel, loader: Iterable[dict[str, Tensor]], calibrate_to: float | None = None
-) -> Predictions:
+def predict(model: RationaleModel, loader: Iterable[dict[str, Tensor]], calibrate: bool = False) -> Predictions:
     """Run a model in `eval()` over a data set.
 
     Args:
         model: any rationale model; a control gets random masks from a fixed seed, `CONTROL_DRAWS` times each example.
         loader: batches as the collators give them, the same each time it is iterated.
-        calibrate_to: first set the model's margin bias so that the mean rationale ratio over this data comes closest
-            to this target.
+        calibrate: first set the model's biases so that the mean rationale ratio over this data comes closest to the
+            target.
     """
     was_training, config, device = model.training, model.config, next(model.parameters()).device
     model.eval()
+
+    def select_all() -> list[Selection]:
+        return [model.select(*_inputs(batch, device)) for batch in loader]
+
+    def solve(found: list[tuple[Tensor, Tensor, Tensor]], target_ratio: float) -> float:
+        margins, lengths = [], []
+        for margin, feature, candidate in found:
+            margins += _rows(margin, candidate)
+            lengths += feature.sum(dim=-1).tolist()
+        if config.count_all_positions and config.max_length is not None:
+            lengths = [config.max_length] * len(margins)
+        return calibrated_bias(margins, target_ratio, lengths, config.min_selected, config.max_selected)
+
     # the generator's pass comes first: the bias is known only when all margins are
-    selections = [model.select(*_inputs(batch, device)) for batch in loader]
-    if calibrate_to is not None and model.generator is not None:
-        config.margin_bias = 0.0
-        length = config.max_length if config.count_all_positions else None
-        config.margin_bias = calibrated_bias(_margins(model, selections), calibrate_to, length)
+    selections = model.calibrate(select_all, solve) if calibrate and config.selects else select_all()
     random = torch.Generator().manual_seed(0)
     logits, masks, labels = [], [], []
     for batch, selection in zip(loader, selections, strict=True):
@@ -72,36 +80,41 @@ def predict(
             if config.method == "control":
                 mask = random_mask(feature.cpu(), config.target_ratio, random).to(device)
             else:
-                mask = deterministic_mask(model.margin(selection), feature)
-            logits.append(model.classify(inputs, attention_mask, mask).cpu().numpy())
+                mask = model.deterministic_mask(model.margin(selection), selection)
+            logits.append(model.classify(inputs, attention_mask, mask, selection).cpu().numpy())
             masks += _rows(mask, feature)
             labels.append(batch["labels"].numpy())
     model.train(was_training)
     return Predictions(np.concatenate(logits), _margins(model, selections), masks, np.concatenate(labels))
 
 
-def dev_metrics(predictions: Predictions, config: RationaleConfig, context: Context) -> dict[str, float]:
-    """Accuracy, rationale ratio and L_RE (equation 6) with deterministic masks; `loss` selects the model."""
+def dev_metrics(predictions: Predictions, config: RationaleConfig, context: Context) -> dict[str, Any]:
+    """Accuracy, rationale ratio and loss with deterministic masks; `loss` selects the model: the task loss and what the
+    method's `dev_terms` add, L_RE (equation 6) for `re` and `rekd`.
+    """
     length = config.max_length if config.count_all_positions else None
-    masks = predictions.masks
-    task = float(losses.task_loss(torch.from_numpy(predictions.logits), torch.from_numpy(predictions.labels)))
-    metrics = {
-        **classification_metrics(predictions.logits.argmax(axis=1), predictions.labels),
+    masks, labels = predictions.masks, predictions.labels
+    task = float(losses.task_loss(torch.from_numpy(predictions.logits), torch.from_numpy(labels)))
+    metrics: dict[str, Any] = {
+        **classification_metrics(predictions.logits.argmax(axis=1), labels),
         "rationale_ratio": rationale_ratio(masks, length),
         "loss": task,
         "task_loss": task,
     }
-    if config.generator is not None:
-        selected = torch.tensor([float(mask.sum()) for mask in masks])
-        features = torch.tensor([float(len(mask)) for mask in masks])
-        selection = float(selection_term(context, selected, features))
+    if config.selects:
+        dev_terms = getattr(method_of(config.method).training(), "dev_terms", None)
+        terms = {} if dev_terms is None else dev_terms(predictions, context)
         uncalibrated = [margin - config.margin_bias > 0 for margin in predictions.margins]
-        assert context.config.lambda_select is not None
         metrics |= {
-            "loss": task + context.config.lambda_select * selection,
-            "selection_loss": selection,
+            "loss": task + sum(terms.values()),
+            **terms,
             "argmax_ratio": rationale_ratio(uncalibrated, length),
             "margin_bias": config.margin_bias,
+        }
+    if context.config.class_ratios:
+        metrics["rationale_ratio_by_label"] = {
+            name: rationale_ratio([mask for mask, label in zip(masks, labels, strict=True) if label == i], length)
+            for i, name in enumerate(config.labels)
         }
     return metrics
 

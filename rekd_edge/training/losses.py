@@ -8,6 +8,7 @@ from torch.nn import functional
 
 __all__ = [
     "REFERENCE_FEATURES",
+    "contiguity_loss",
     "prediction_distillation_loss",
     "rationale_distillation_loss",
     "re_loss",
@@ -21,14 +22,18 @@ REFERENCE_FEATURES = {"text": 256, "image": 196}
 
 
 def selection_loss(
-    selected: Tensor, features: Tensor, target_ratio: float, reference: int | None, reduction: str = "per_sample"
+    selected: Tensor,
+    features: Tensor,
+    target_ratio: float | Tensor,
+    reference: int | None,
+    reduction: str = "per_sample",
 ) -> Tensor:
     """L_select of equation 3.
 
     Args:
         selected: ΣM of each example, [batch].
         features: L of each example, [batch].
-        target_ratio: p_target.
+        target_ratio: p_target, one for all or one for each example, [batch].
         reference: L_ref of the normalised form, (ΣM/L - p)² · L_ref²; None for the paper's raw (ΣM - L·p)².
         reduction: `per_sample` squares each example's difference (the paper), `batch_mean` the mean difference
             (the published code).
@@ -60,18 +65,41 @@ def rationale_distillation_loss(teacher_log_selection: Tensor, log_selection: Te
         log_selection: log S^S.
         counted: bool [batch, features], the features that count.
     """
-    divergence = teacher_log_selection.exp() * (teacher_log_selection - log_selection)
+    divergence = functional.kl_div(log_selection, teacher_log_selection, reduction="none", log_target=True)
     return (divergence.sum(dim=-1) * counted).sum(dim=-1).mean()
 
 
-def prediction_distillation_loss(teacher_logits: Tensor, logits: Tensor, temperature: float) -> Tensor:
-    """L_KD^Y of equation 8: KL of the softened class distributions, logits [batch, classes]; without the factor τ²."""
-    return functional.kl_div(
-        torch.log_softmax(logits.float() / temperature, dim=-1),
-        torch.log_softmax(teacher_logits.float() / temperature, dim=-1),
-        reduction="batchmean",
-        log_target=True,
-    )
+def prediction_distillation_loss(teacher_log_probabilities: Tensor, logits: Tensor, temperature: float) -> Tensor:
+    """L_KD^Y of equation 8: KL of the softened class distributions; without the factor τ².
+
+    Args:
+        teacher_log_probabilities: log softmax(Q^T/τ), [batch, classes].
+        logits: Q^S, [batch, classes].
+        temperature: τ.
+    """
+    ours = torch.log_softmax(logits.float() / temperature, dim=-1)
+    return functional.kl_div(ours, teacher_log_probabilities, reduction="batchmean", log_target=True)
+
+
+def contiguity_loss(mask: Tensor, feature: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
+    """Total variation: the mean of |m_t - m_(t-1)| over neighbouring features (λ_c's term of PLMR, arXiv 2501.03182).
+
+    Args:
+        mask: floats [batch, features].
+        feature: bool [batch, features]; pairs with a position that is none don't count.
+        grid: rows and columns of patches, whose neighbours are those to the right and below; None for text.
+    """
+    axes: tuple[int, ...] = (1,)
+    values, real = mask, feature
+    if grid is not None:
+        values, real, axes = mask.unflatten(1, grid), feature.unflatten(1, grid), (1, 2)
+    changes = count = mask.new_zeros(())
+    for axis in axes:
+        length = values.shape[axis] - 1
+        both = real.narrow(axis, 0, length) & real.narrow(axis, 1, length)
+        changes = changes + (values.diff(dim=axis).abs() * both).sum()
+        count = count + both.sum()
+    return changes / count.clamp(min=1)
 
 
 def rekd_loss(

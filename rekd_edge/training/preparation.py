@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
@@ -19,9 +21,11 @@ from rekd_edge.data import (
     TextCollator,
     TextFeatures,
     train_tokenizer,
+    word_starts,
 )
 from rekd_edge.errors import InputError
-from rekd_edge.modeling import RationaleConfig, RationaleModel
+from rekd_edge.methods import method_of
+from rekd_edge.modeling import Depth, RationaleConfig, RationaleModel
 from rekd_edge.modeling.backbones import backbone_config, backbone_image_settings, backbone_tokenizer, load_backbone
 from rekd_edge.modeling.encoders import Encoder, encoder_from_backbone
 from rekd_edge.runtime.image import ImageSettings
@@ -86,7 +90,7 @@ class Preprocessing:
             (folder / PROCESSOR_FILE).write_text(json.dumps(processor, indent=2) + "\n", encoding="utf-8")
 
 
-def prepare_preprocessing(config: TrainingConfig, data: DataSource, teacher: TeacherFacts | None) -> Preprocessing:
+def prepare_preprocessing(config: TrainingConfig, data: DataSource, teachers: list[TeacherFacts]) -> Preprocessing:
     """The preprocessing that belongs to the backbone.
 
     A backbone without a tokenizer takes its teacher's, or one trained on the training texts.
@@ -101,8 +105,8 @@ def prepare_preprocessing(config: TrainingConfig, data: DataSource, teacher: Tea
     if data.task == "image":
         return Preprocessing(image=backbone_image_settings(config.backbone, backbone, config.data.image_size))
     tokenizer = backbone_tokenizer(config.backbone)
-    if tokenizer is None and teacher is not None and teacher.config.task == "text":
-        tokenizer = load_tokenizer(teacher.folder / TOKENIZER_FILE, config.data.max_length)
+    if tokenizer is None and teachers and teachers[0].config.task == "text":
+        tokenizer = load_tokenizer(teachers[0].folder / TOKENIZER_FILE, config.data.max_length)
     if tokenizer is None:
         tokenizer = train_tokenizer([str(text) for text in data.split("train").inputs], TRAINED_VOCABULARY)
     return Preprocessing(limit_tokenizer(tokenizer, config.data.max_length), config.data.max_length)
@@ -123,10 +127,23 @@ def preprocessing_of_run(folder: Path, config: RationaleConfig) -> Preprocessing
 
 
 def model_config(config: TrainingConfig, data: DataSource, preprocessing: Preprocessing) -> RationaleConfig:
-    """What the model to be trained will know of itself, encoders left out."""
-    selects = config.method != "cls"
+    """What the model to be trained will know of itself, encoders left out.
+
+    Raises:
+        InputError: the method does not read this kind of data, words are to be selected where there are none, or
+            `class_ratios` names an unknown label.
+    """
+    method = method_of(config.method)
+    if data.task not in method.tasks:
+        raise InputError(f"{config.method} reads {' and '.join(method.tasks)}, {config.spec} is {data.task}; use re.")
     text = preprocessing.tokenizer is not None
-    assert config.target_ratio is not None
+    if config.select_words and not text:
+        raise InputError("select_words joins the pieces of a word; images have none, leave it out.")
+    ratios = config.ratios(tuple(data.label_names))
+    target_ratio = 1.0 if config.method == "cls" else config.target_ratio
+    if config.class_ratios and target_ratio != 1.0:  # a mask is made before the label is known: their mean
+        target_ratio = float(np.mean([ratios[label] for label in data.split("train").labels]))
+    assert target_ratio is not None
     assert config.head_dropout is not None
     return RationaleConfig(
         task=data.task,
@@ -136,8 +153,11 @@ def model_config(config: TrainingConfig, data: DataSource, preprocessing: Prepro
         head_hidden=TEXT_HEAD_HIDDEN if text else None,
         head_dropout=config.head_dropout,
         mask_mode=config.mask_mode,
-        share_embeddings=config.share_embeddings and selects and config.method != "control",
-        target_ratio=config.target_ratio if selects else 1.0,
+        share_embeddings=config.share_embeddings and method.selects,
+        select_words=config.select_words and method.selects,
+        min_selected=config.min_selected,
+        max_selected=config.max_selected,
+        target_ratio=target_ratio,
         count_all_positions=config.count_all_positions and text,
         max_length=preprocessing.max_length,
         special_token_ids=special_token_ids(preprocessing.tokenizer) if preprocessing.tokenizer is not None else [],
@@ -146,23 +166,27 @@ def model_config(config: TrainingConfig, data: DataSource, preprocessing: Prepro
     )
 
 
-def build_model(config: TrainingConfig, facts: RationaleConfig, vocabulary: int | None) -> RationaleModel:
+def build_model(config: TrainingConfig, facts: RationaleConfig, tokenizer: Tokenizer | None) -> RationaleModel:
     """A model with the backbone's weights in its encoders and fresh heads.
 
     Args:
         config: the resolved run.
         facts: from `model_config`; the encoders' configurations are filled in.
-        vocabulary: size of the tokenizer's vocabulary, None for images.
+        tokenizer: None for images.
+
+    Raises:
+        InputError: the method's settings and the backbone do not fit.
     """
-    predictor = _encoder(config, facts, config.layers, vocabulary)
-    generator = None
-    if config.method not in ("cls", "control"):
-        generator = _encoder(config, facts, config.generator_layers or config.layers, vocabulary)
-        facts.generator = generator.config.to_dict()
-    facts.predictor = predictor.config.to_dict()
-    return RationaleModel(facts, predictor, generator)
+    vocabulary = None if tokenizer is None else tokenizer.get_vocab_size()
 
+    def encoder(layers: int | None) -> Encoder:
+        image_size = None if facts.image is None else facts.image["height"]
+        return encoder_from_backbone(load_backbone(config.backbone, layers, image_size, facts.max_length, vocabulary))
 
-def _encoder(config: TrainingConfig, facts: RationaleConfig, layers: int | None, vocabulary: int | None) -> Encoder:
-    image_size = None if facts.image is None else facts.image["height"]
-    return encoder_from_backbone(load_backbone(config.backbone, layers, image_size, facts.max_length, vocabulary))
+    depth = Depth(config.layers, config.generator_layers)
+    model = method_of(config.method).model_class().build(facts, encoder, depth, config.options)
+    if model.starts_word is not None:
+        assert tokenizer is not None
+        starts = word_starts(tokenizer)
+        model.starts_word[: len(starts)] = torch.from_numpy(starts)
+    return model

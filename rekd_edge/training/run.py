@@ -22,17 +22,18 @@ from transformers.integrations import get_available_reporting_integrations
 from rekd_edge.data import DataSource, load_data
 from rekd_edge.documents import read_json, write_json
 from rekd_edge.errors import FailureError, InputError
+from rekd_edge.methods import method_of
 from rekd_edge.modeling import RationaleConfig, RationaleModel
 from rekd_edge.training.configuration import TrainingConfig
 from rekd_edge.training.inference import batches
-from rekd_edge.training.objectives import Context
+from rekd_edge.training.objectives import PREDICTOR, Context
 from rekd_edge.training.preparation import (
     Preprocessing,
     build_model,
     model_config,
     prepare_preprocessing,
 )
-from rekd_edge.training.teacher import Teacher, TeacherFacts, check_teacher, read_teacher
+from rekd_edge.training.teacher import Teacher, TeacherFacts, Teachers, check_teacher, read_teachers
 from rekd_edge.training.trainer import RationaleTrainer
 from rekd_edge.versions import versions
 
@@ -40,7 +41,6 @@ __all__ = ["train"]
 
 CHECKPOINTS = "checkpoints"
 CONTROL = "control"
-PREDICTOR = "predictor"
 RECIPE_FILE = "recipe.json"
 Callbacks = Callable[[str], list[TrainerCallback]]
 """From a stage's name to the callbacks that show its progress."""
@@ -70,33 +70,34 @@ def train(
         return finished
     if not config.spec or not config.backbone:
         raise InputError("A run needs data and a backbone; give --data and --backbone, or a recipe that names them.")
-    teacher = read_teacher(config.teacher, config.allow_weak_teacher) if config.teacher else None
+    teachers = read_teachers(config.teacher, config.allow_weak_teacher)
     data = load_data(config.spec, config.data)
     config = config.resolved(data.task)
-    preprocessing = prepare_preprocessing(config, data, teacher)
+    preprocessing = prepare_preprocessing(config, data, teachers)
     facts = model_config(config, data, preprocessing)
-    if teacher is not None:
+    for teacher in teachers:
         check_teacher(teacher, facts, preprocessing.tokenizer)
     _check_reporting(config.report_to)
+    if (prepare := getattr(method_of(config.method).training(), "prepare", None)) is not None:
+        config = prepare(config, data, preprocessing)
 
     set_seed(config.seed)
-    vocabulary = None if preprocessing.tokenizer is None else preprocessing.tokenizer.get_vocab_size()
-    model = build_model(config, facts, vocabulary)
+    model = build_model(config, facts, preprocessing.tokenizer)
     control_folder = _given_control(config, facts, data)
     checkpoints = output / CHECKPOINTS
     checkpoints.mkdir(parents=True, exist_ok=True)
     write_json(checkpoints / RECIPE_FILE, recipe)
 
     control_metrics: dict[str, Any] = {}
-    if facts.generator is not None and config.control == "train":
+    if facts.selects and config.control == "train":
         control_folder = output / CONTROL
-        train(_control_run(config), control_folder, control_folder.exists(), callbacks)
+        train(_control_run(config, facts), control_folder, control_folder.exists(), callbacks)
     if control_folder is not None:
         control_metrics = read_json(control_folder / "metrics.json")
         if config.warm_start:
             _start_from(model, control_folder)
     started = time.perf_counter()
-    trainer = _trainer(config, model, data, preprocessing, teacher, checkpoints, callbacks)
+    trainer = _trainer(config, model, data, preprocessing, teachers, checkpoints, callbacks)
     _fit(trainer, checkpoints)
     settled = _settle_predictor(trainer, checkpoints / PREDICTOR, callbacks) if config.predictor_epochs else None
     broken = next((name for name, weight in model.named_parameters() if not torch.isfinite(weight).all()), None)
@@ -161,11 +162,11 @@ def _check_reporting(name: str) -> None:
         raise InputError(f"report_to cannot be {name!r} here; install that package, or choose {', '.join(available)}.")
 
 
-def _control_run(config: TrainingConfig) -> TrainingConfig:
+def _control_run(config: TrainingConfig, facts: RationaleConfig) -> TrainingConfig:
     """The recipe of a run's random-mask control: the same in all that a control has."""
-    return replace(
-        config,
-        method="control",
+    return config.with_method(
+        "control",
+        layers=facts.predictor["num_hidden_layers"],
         teacher=None,
         control=None,
         warm_start=False,
@@ -183,7 +184,7 @@ def _given_control(config: TrainingConfig, facts: RationaleConfig, data: DataSou
     Raises:
         InputError: it is not a control, or one of another predictor, ratio or data.
     """
-    if facts.generator is None or config.control in (None, "train"):
+    if not facts.selects or config.control in (None, "train"):
         return None
     folder = Path(config.control)
     folder = folder / CONTROL if (folder / CONTROL).is_dir() else folder
@@ -203,7 +204,8 @@ def _start_from(model: RationaleModel, control_folder: Path) -> None:
     """Warm start: predictor and the generator's encoder begin as the control's predictor."""
     control = RationaleModel.from_pretrained(control_folder)
     model.predictor.load_state_dict(control.predictor.state_dict())
-    assert model.generator is not None
+    if model.generator is None:
+        return
     source = control.predictor.encoder.state_dict()
     wanted = model.generator.encoder.state_dict()
     # a shallower generator takes the first layers; a deeper one keeps the backbone's beyond the control's
@@ -215,7 +217,7 @@ def _trainer(
     model: RationaleModel,
     data: DataSource,
     preprocessing: Preprocessing,
-    teacher: TeacherFacts | None,
+    teachers: list[TeacherFacts],
     checkpoints: Path,
     callbacks: Callbacks,
 ) -> RationaleTrainer:
@@ -224,9 +226,9 @@ def _trainer(
     dev_features = preprocessing.features(data.split("validation"))
     collate = preprocessing.collator(pad_to_max_length=config.count_all_positions)
     loaded = None
-    if teacher is not None:
+    if teachers:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        loaded = Teacher(teacher, device, model.config.image)
+        loaded = Teachers([Teacher(teacher, device, model.config.image) for teacher in teachers])
         if config.teacher_mask == "own" and not config.data.augment:
             # one pass of the teacher instead of one an epoch
             loader = batches(train_features, collate, 2 * config.batch_size)
@@ -234,7 +236,14 @@ def _trainer(
             loaded = None
     return RationaleTrainer(
         model,
-        Context(config, data.task, preprocessing.max_length, loaded),
+        Context(
+            config,
+            data.task,
+            tuple(data.label_names),
+            preprocessing.max_length,
+            None if preprocessing.image is None else preprocessing.image.grid,
+            loaded,
+        ),
         checkpoints,
         train_features,
         dev_features,

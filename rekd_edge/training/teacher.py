@@ -1,8 +1,10 @@
-"""A finished run as teacher: checked before it is loaded, its targets computed once where that is exact."""
+"""Finished runs as teachers: checked before they are loaded, their targets computed once where that is exact."""
 
 from __future__ import annotations
 
 import json
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,14 +14,14 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from rekd_edge.data.features import PER_TOKEN_TARGETS
 from rekd_edge.documents import read_json
 from rekd_edge.errors import InputError
 from rekd_edge.modeling import RationaleConfig, RationaleModel
-from rekd_edge.modeling.selection import deterministic_mask
 from rekd_edge.runtime.image import ImageSettings
 from rekd_edge.runtime.text import load_tokenizer
 
-__all__ = ["Teacher", "TeacherFacts", "check_teacher", "read_teacher"]
+__all__ = ["Teacher", "TeacherFacts", "Teachers", "check_teacher", "read_teacher", "read_teachers"]
 
 
 @dataclass(frozen=True)
@@ -31,17 +33,26 @@ class TeacherFacts:
     metrics: dict[str, Any]
 
 
+def read_teachers(folders: str | None, allow_weak: bool) -> list[TeacherFacts]:
+    """Read the teachers that a run names, parted by commas.
+
+    Raises:
+        InputError: as for `read_teacher`.
+    """
+    return [read_teacher(folder.strip(), allow_weak) for folder in (folders or "").split(",") if folder.strip()]
+
+
 def read_teacher(folder: str, allow_weak: bool) -> TeacherFacts:
     """Read a teacher run's configuration and metrics, and refuse one that is not worth learning from.
 
     Raises:
-        InputError: not a finished `re` or `rekd` run, or no better than its random-mask control.
+        InputError: not a finished run that selects, or no better than its random-mask control.
     """
     path = Path(folder)
     if not path.is_dir():
         raise InputError(f"The teacher {folder} does not exist; give --teacher the folder of a finished re run.")
     config = RationaleConfig.load(path)
-    if config.generator is None:
+    if not config.selects:
         raise InputError(
             f"The teacher {folder} is a {config.method} run and selects nothing; train it with --method re."
         )
@@ -110,7 +121,7 @@ def check_teacher(teacher: TeacherFacts, student: RationaleConfig, tokenizer: To
 
 
 class Teacher:
-    """A loaded teacher that answers batches: selection logits Z^T and, for a mask, class logits Q^T."""
+    """A loaded teacher that answers batches."""
 
     def __init__(self, facts: TeacherFacts, device: torch.device, student_image: dict[str, Any] | None) -> None:
         self.model = RationaleModel.from_pretrained(facts.folder).to(device).requires_grad_(False)
@@ -123,16 +134,18 @@ class Teacher:
             ]
 
     @torch.no_grad()
-    def targets(self, batch: dict[str, Tensor], student_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Z^T [batch, features, 2] and Q^T [batch, classes], from its own deterministic mask or the student's."""
+    def targets(self, batch: dict[str, Tensor], student_mask: Tensor | None = None) -> dict[str, Tensor]:
+        """`teacher_selection_logits`, Z^T [batch, features, 2]; `teacher_mask`, its own deterministic one, bool
+        [batch, features]; `teacher_logits`, Q^T [batch, classes] on that mask or on the student's.
+        """
         inputs, attention_mask = self._inputs(batch), batch.get("attention_mask")
         selection = self.model.select(inputs, attention_mask)
         assert selection.logits is not None
-        if student_mask is None:
-            mask = deterministic_mask(self.model.margin(selection), selection.feature)
-        else:
-            mask = student_mask.detach() * selection.feature  # a student that counts all positions may pick padding
-        return selection.logits, self.model.classify(inputs, attention_mask, mask)
+        seen = own = self.model.deterministic_mask(self.model.margin(selection), selection)
+        if student_mask is not None:
+            seen = student_mask.detach() * selection.feature  # a student that counts all positions may pick padding
+        logits = self.model.classify(inputs, attention_mask, seen, selection)
+        return {"teacher_selection_logits": selection.logits, "teacher_mask": own, "teacher_logits": logits}
 
     def _inputs(self, batch: dict[str, Tensor]) -> Tensor:
         if "input_ids" in batch:
@@ -143,24 +156,40 @@ class Teacher:
         mean, std, teacher_mean, teacher_std = self._renormalise
         return (pixels * std + mean - teacher_mean) / teacher_std
 
+
+class Teachers:
+    """One or several teachers that answer batches; each target has an axis for them, before that of classes."""
+
+    def __init__(self, teachers: Sequence[Teacher]) -> None:
+        self.teachers = teachers
+
+    def targets(self, batch: dict[str, Tensor], student_mask: Tensor | None = None) -> dict[str, Tensor]:
+        """`teacher_selection_logits` [batch, features, teachers, 2], `teacher_mask` [batch, features, teachers] and
+        `teacher_logits` [batch, teachers, classes]; see `Teacher.targets`.
+        """
+        each = [teacher.targets(batch, student_mask) for teacher in self.teachers]
+        axes = {"teacher_selection_logits": 2, "teacher_mask": 2, "teacher_logits": 1}
+        return {name: torch.stack([targets[name] for targets in each], dim=axis) for name, axis in axes.items()}
+
     def targets_per_example(
         self, batches: Any, device: torch.device, with_padding: bool = False
     ) -> dict[str, list[np.ndarray]]:
-        """Targets of a whole split, computed once: lists of [tokens or patches, 2] and [classes], in its order.
+        """Targets of a whole split, computed once: lists of arrays in its order, without the axis of the batch.
 
-        `with_padding` keeps the logits of padding positions, which `count_all_positions` distils too.
+        `with_padding` keeps what is said of padding positions, which `count_all_positions` distils too.
         """
-        selection: list[np.ndarray] = []
-        classes: list[np.ndarray] = []
+        found: dict[str, list[np.ndarray]] = defaultdict(list)
         for batch in batches:
             batch = {key: value.to(device) for key, value in batch.items()}
-            z, q = self.targets(batch)
-            lengths = [z.shape[1]] * len(z)
+            targets = self.targets(batch)
+            positions = targets["teacher_mask"].shape[1]
+            lengths = [positions] * len(targets["teacher_mask"])
             if "attention_mask" in batch and not with_padding:
                 lengths = batch["attention_mask"].sum(dim=1).tolist()
-            selection += [row[:length].cpu().numpy() for row, length in zip(z, lengths, strict=True)]
-            classes += list(q.cpu().numpy())
-        return {"teacher_selection_logits": selection, "teacher_logits": classes}
+            for name, values in targets.items():
+                cut = lengths if name in PER_TOKEN_TARGETS else [None] * len(values)
+                found[name] += [row[:length].cpu().numpy() for row, length in zip(values, cut, strict=True)]
+        return dict(found)
 
 
 def _reading(tokenizer: Tokenizer) -> Any:

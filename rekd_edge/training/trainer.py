@@ -16,7 +16,7 @@ from rekd_edge.modeling import RationaleModel
 from rekd_edge.training.annealing import temperature_at
 from rekd_edge.training.configuration import TrainingConfig
 from rekd_edge.training.inference import batches, dev_metrics, predict
-from rekd_edge.training.objectives import OBJECTIVES, Context, Moment
+from rekd_edge.training.objectives import Context, Moment, objective_of
 
 __all__ = ["RationaleTrainer", "training_arguments"]
 
@@ -65,7 +65,7 @@ class RationaleTrainer(Trainer):
     def compute_loss(self, model: nn.Module, inputs: dict[str, Tensor], *args: Any, **kwargs: Any) -> Tensor:
         """The method's loss; its terms are kept for the next log."""
         moment = Moment(self.temperature, self.state.global_step / max(self.state.max_steps, 1))
-        objective = OBJECTIVES[self.context.objective or self.context.config.method]
+        objective = objective_of(self.context.objective or self.context.config.method)
         terms = objective(model, inputs, moment, self.context)
         for name, value in terms.items():
             if name != "loss":  # Trainer logs that one
@@ -87,11 +87,10 @@ class RationaleTrainer(Trainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def dev_metrics(self) -> dict[str, float]:
+    def dev_metrics(self) -> dict[str, Any]:
         """`loss` (L_RE), accuracy, rationale ratio and more on dev data, with deterministic masks."""
-        config, model = self.context.config, self.rationale_model
-        loader = self.dev_loader()
-        predictions = predict(model, loader, config.target_ratio if config.calibrate else None)
+        model = self.rationale_model
+        predictions = predict(model, self.dev_loader(), self.context.config.calibrate)
         return dev_metrics(predictions, model.config, self.context)
 
     def dev_loader(self) -> DataLoader:

@@ -128,7 +128,7 @@ def test_rows_without_features_select_nothing_and_have_finite_logits(
         output = model(**make_batch(family, lengths))
         assert output.logits.isfinite().all()
         assert output.mask.sum(dim=1).tolist()[: lengths.count(0) + lengths.count(2)] == [0] * min(len(lengths), 2)
-        assert (output.margin[~output.feature] == NEVER_SELECTED).all()
+        assert (output.margin[~output.selection.feature] == NEVER_SELECTED).all()
 
 
 @every_family
@@ -137,12 +137,12 @@ def test_cls_selects_every_feature(family: str, make_model: Make, make_batch: Ba
     model, batch = make_model(family, method="cls"), make_batch(family)
     for training in (False, True):
         output = model.train(training)(**batch)
-        assert torch.equal(output.mask, output.feature)
-        assert torch.equal(output.margin > 0, output.feature)
+        assert torch.equal(output.mask, output.selection.feature)
+        assert torch.equal(output.margin > 0, output.selection.feature)
         assert output.margin.isfinite().all()
-        assert output.selection_logits is None
+        assert output.selection.logits is None
     if family != "vit":
-        assert output.feature.sum(dim=1).tolist() == [7, 3, 1]  # class and separator tokens are none
+        assert output.selection.feature.sum(dim=1).tolist() == [7, 3, 1]  # class and separator tokens are none
 
 
 @text_family
@@ -173,13 +173,13 @@ def test_training_samples_features_alone_unless_all_positions_count(
     batch = make_batch(family, (4,) * 200, width=8)
     ours = make_model(family).train()(**batch)
     published = make_model(family, count_all_positions=True).train()(**batch)
-    assert not (ours.mask * ~ours.feature).any()
-    assert (ours.mask[ours.feature] == 1).any()
+    assert not (ours.mask * ~ours.selection.feature).any()
+    assert (ours.mask[ours.selection.feature] == 1).any()
     sampled = published.mask.sum(dim=0)
     assert sampled[0] > 0  # the class token
     assert sampled[4:].min() > 0  # padding
     evaluated = make_model(family, count_all_positions=True)(**batch)
-    assert not (evaluated.mask & ~evaluated.feature).any()
+    assert not (evaluated.mask & ~evaluated.selection.feature).any()
 
 
 @every_family
@@ -188,13 +188,13 @@ def test_training_masks_come_from_the_noise_and_temperature_given(
     family: str, make_model: Make, make_batch: Batch
 ) -> None:
     model, batch = make_model(family).train(), make_batch(family)
-    logits = model(**batch).selection_logits
+    logits = model(**batch).selection.logits
     noise = 3 * torch.randn(logits.shape, generator=torch.Generator().manual_seed(3))
     output = model(**batch, noise=noise, temperature=0.5)
     scaled = ((logits + noise) / 0.5).double().numpy()
     soft = np.exp(scaled[..., 1]) / np.exp(scaled).sum(axis=-1)
-    np.testing.assert_allclose(output.log_selection[..., 1].exp().numpy(), soft, atol=1e-5)
-    assert np.array_equal(output.mask.numpy(), (soft > 0.5) & output.feature.numpy())
+    np.testing.assert_allclose(output.selection.log_selection[..., 1].exp().numpy(), soft, atol=1e-5)
+    assert np.array_equal(output.mask.numpy(), (soft > 0.5) & output.selection.feature.numpy())
 
 
 @torch.no_grad()
@@ -203,8 +203,8 @@ def test_calibrated_bias_moves_every_margin(make_model: Make, make_batch: Batch)
     before = model(**batch)
     model.config.margin_bias = 100.0
     after = model(**batch)
-    assert torch.equal(after.mask, after.feature)
-    torch.testing.assert_close(after.margin[after.feature], before.margin[before.feature] + 100.0)
+    assert torch.equal(after.mask, after.selection.feature)
+    torch.testing.assert_close(after.margin[after.selection.feature], before.margin[before.selection.feature] + 100.0)
 
 
 @torch.no_grad()

@@ -44,8 +44,9 @@ def test_predictions_are_those_of_the_model_on_each_example(task: str, loaded: C
         inputs = {k: v for k, v in loader.collate_fn([features[i]]).items() if k not in ("labels", "index")}
         alone = model(**inputs)
         np.testing.assert_allclose(result.logits[i], alone.logits[0].detach().numpy(), atol=1e-5)
-        assert np.array_equal(result.masks[i], alone.mask[0][alone.feature[0]].numpy())
-        np.testing.assert_allclose(result.margins[i], alone.margin[0][alone.feature[0]].detach().numpy(), atol=1e-5)
+        feature = alone.selection.feature[0]
+        assert np.array_equal(result.masks[i], alone.mask[0][feature].numpy())
+        np.testing.assert_allclose(result.margins[i], alone.margin[0][feature].detach().numpy(), atol=1e-5)
         assert result.labels[i] == features[i]["labels"]
     assert len(result.masks) == len(result.margins) == len(result.labels) == 32
 
@@ -84,7 +85,9 @@ def test_dev_loss_is_l_re_with_deterministic_masks(task: str, loaded: Callable, 
     model, _, loader = loaded(task, "re")
     config = settings(task, "re", lambda_select=0.02, target_ratio=0.3, normalise_selection=False).resolved(task)
     result = predict(model, loader)
-    metrics = dev_metrics(result, model.config, Context(config, task, model.config.max_length))
+    metrics = dev_metrics(
+        result, model.config, Context(config, task, tuple(model.config.labels), model.config.max_length)
+    )
     scores = torch.log_softmax(torch.from_numpy(result.logits), dim=1).numpy()
     task_loss = -scores[np.arange(32), result.labels].mean()
     select = np.mean([(mask.sum() - len(mask) * 0.3) ** 2 for mask in result.masks])
@@ -103,7 +106,9 @@ def test_dev_loss_is_l_re_with_deterministic_masks(task: str, loaded: Callable, 
 def test_dev_loss_of_cls_is_the_task_loss(task: str, loaded: Callable, settings: Callable) -> None:
     model, _, loader = loaded(task, "cls")
     result = predict(model, loader, calibrate_to=0.1)  # nothing to calibrate
-    metrics = dev_metrics(result, model.config, Context(settings(task, "cls").resolved(task), task, None))
+    metrics = dev_metrics(
+        result, model.config, Context(settings(task, "cls").resolved(task), task, tuple(model.config.labels))
+    )
     assert metrics["loss"] == metrics["task_loss"]
     assert metrics["rationale_ratio"] == 1.0
     assert "margin_bias" not in metrics

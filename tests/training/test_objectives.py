@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rekd_edge.modeling import RationaleModel, RationaleOutput
 from rekd_edge.modeling.selection import gumbel_noise
-from rekd_edge.training.objectives import OBJECTIVES, Context, Moment
+from rekd_edge.training.objectives import Context, Moment, objective_of
 
 TEMPERATURE = 1.7
 MOMENT = Moment(TEMPERATURE, 0.0)
@@ -29,12 +29,12 @@ def array(values: Tensor) -> np.ndarray:
 
 
 class StoredTeacher:
-    """Answers as a teacher would, and remembers what mask it was shown."""
+    """Answers as teachers would, and remembers what mask it was shown."""
 
-    def __init__(self, z: Tensor, q: Tensor) -> None:
-        self.answer, self.masks = (z, q), []
+    def __init__(self, answer: dict[str, Tensor]) -> None:
+        self.answer, self.masks = answer, []
 
-    def targets(self, batch: dict[str, Tensor], student_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def targets(self, batch: dict[str, Tensor], student_mask: Tensor | None = None) -> dict[str, Tensor]:
         self.masks.append(student_mask)
         return self.answer
 
@@ -45,7 +45,8 @@ def scene(request: Any, settings: Callable, prepared: Callable, first_batch: Cal
     config = settings(request.param, "re", target_ratio=0.2, lambda_select=0.01)
     model, preprocessing, data = prepared(config)
     batch = first_batch(preprocessing, data)
-    context = Context(config.resolved(data.task), data.task, preprocessing.max_length)
+    grid = None if preprocessing.image is None else preprocessing.image.grid
+    context = Context(config.resolved(data.task), data.task, tuple(data.label_names), preprocessing.max_length, grid)
     return {"model": model.train(), "batch": batch, "context": context}
 
 
@@ -53,10 +54,10 @@ def run(scene: dict[str, Any], method: str, batch: dict[str, Tensor] | None = No
     """The terms of a method, and the output that the model gave on the way, from the same seed."""
     model, context = scene["model"], scene["context"]
     teacher = changes.pop("teacher", None)
-    context = replace(context, config=replace(context.config, **changes), teacher=teacher)
+    context = replace(context, config=replace(context.config, **changes), teachers=teacher)
     batch = batch or scene["batch"]
     torch.manual_seed(11)
-    terms = OBJECTIVES[method](model, batch, MOMENT, context)
+    terms = objective_of(method)(model, batch, MOMENT, context)
     torch.manual_seed(11)
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "pixel_values") if name in batch}
     output = model(**inputs, temperature=TEMPERATURE)
@@ -69,7 +70,7 @@ def cross_entropy(output: RationaleOutput, labels: Tensor) -> float:
 
 def l_re(output: RationaleOutput, labels: Tensor, context: Context) -> float:
     config, reference = context.config, {"text": 256, "image": 196}[context.task]
-    lengths, chosen = array(output.feature).sum(axis=1), array(output.mask).sum(axis=1)
+    lengths, chosen = array(output.selection.feature).sum(axis=1), array(output.mask).sum(axis=1)
     if config.count_all_positions and context.max_length:
         lengths = np.full_like(lengths, context.max_length)
     difference = chosen - lengths * config.target_ratio
@@ -83,7 +84,7 @@ def l_re(output: RationaleOutput, labels: Tensor, context: Context) -> float:
 def test_cls_minimises_the_task_loss(scene: dict[str, Any], settings: Callable, prepared: Callable) -> None:
     model, _, _ = prepared(settings(scene["context"].task, "cls"))
     terms, output, _ = run({**scene, "model": model.train()}, "cls")
-    assert output.mask[output.feature].all()
+    assert output.mask[output.selection.feature].all()
     assert terms["loss"].item() == pytest.approx(cross_entropy(output, scene["batch"]["labels"]), rel=1e-5)
 
 
@@ -93,25 +94,26 @@ def test_re_minimises_equation_6(scene: dict[str, Any], selection_loss: str, nor
     changes = {"selection_loss": selection_loss, "normalise_selection": normalise}
     terms, output, context = run(scene, "re", **changes)
     assert terms["loss"].item() == pytest.approx(l_re(output, scene["batch"]["labels"], context), rel=1e-4)
-    sampled = (array(output.mask) * array(output.feature)).sum(axis=1) / array(output.feature).sum(axis=1)
+    feature = array(output.selection.feature)
+    sampled = (array(output.mask) * feature).sum(axis=1) / feature.sum(axis=1)
     assert terms["sampled_ratio"].item() == pytest.approx(sampled.mean(), rel=1e-5)
-    argmax = [np.mean(array(row[real]) > 0) for row, real in zip(output.margin, output.feature, strict=True)]
+    argmax = [np.mean(array(row[real]) > 0) for row, real in zip(output.margin, output.selection.feature, strict=True)]
     assert terms["argmax_ratio"].item() == pytest.approx(np.mean(argmax), abs=1e-6)
 
 
-def with_teacher(scene: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    random = torch.Generator().manual_seed(4)
+def with_teachers(scene: dict[str, Any], count: int = 1) -> dict[str, Tensor]:
+    """What so many teachers say of the batch: random logits."""
+    random = torch.Generator().manual_seed(5)
     model, batch = scene["model"], scene["batch"]
-    features = model.feature_positions(batch.get("input_ids", batch.get("pixel_values")), batch.get("attention_mask"))[
-        0
-    ]
-    z = torch.randn(*features.shape, 2, generator=random)
-    return z, torch.randn(len(features), len(model.config.labels), generator=random)
+    feature, _ = model.feature_positions(*_inputs(batch))
+    z = torch.randn(*feature.shape, count, 2, generator=random)
+    q = torch.randn(len(feature), count, len(model.config.labels), generator=random)
+    return {"teacher_selection_logits": z, "teacher_mask": z[..., 1] > z[..., 0], "teacher_logits": q}
 
 
 def l_kd(output: RationaleOutput, z: Tensor, q: Tensor, noise: Tensor, counted: np.ndarray, lambda_r: float) -> Any:
     teacher = softmax((array(z) + array(noise)) / TEMPERATURE)
-    student = softmax((array(output.selection_logits) + array(output.noise)) / TEMPERATURE)
+    student = softmax((array(output.selection.logits) + array(output.selection.noise)) / TEMPERATURE)
     rationale = ((teacher * np.log(teacher / student)).sum(axis=-1) * counted).sum(axis=1).mean()
     soft_teacher, soft_student = softmax(array(q) / TEMPERATURE), softmax(array(output.logits) / TEMPERATURE)
     prediction = (soft_teacher * np.log(soft_teacher / soft_student)).sum(axis=-1).mean()
@@ -121,15 +123,16 @@ def l_kd(output: RationaleOutput, z: Tensor, q: Tensor, noise: Tensor, counted: 
 @pytest.mark.parametrize("noise", ["independent", "shared"])
 @pytest.mark.parametrize("cached", [True, False])
 def test_rekd_minimises_equation_11(scene: dict[str, Any], noise: str, cached: bool) -> None:
-    z, q = with_teacher(scene)
-    teacher, batch = StoredTeacher(z, q), scene["batch"]
+    answer = with_teachers(scene)
+    z, q = answer["teacher_selection_logits"][:, :, 0], answer["teacher_logits"][:, 0]
+    teacher, batch = StoredTeacher(answer), scene["batch"]
     if cached:
-        batch = {**batch, "teacher_selection_logits": z, "teacher_logits": q}
+        batch = {**batch, **answer}
     terms, output, context = run(scene, "rekd", batch, gumbel_noise=noise, alpha=0.4, lambda_r=0.7, teacher=teacher)
     # the generator of random numbers now stands where the objective drew the teacher's noise
-    teacher_noise = output.noise if noise == "shared" else gumbel_noise(z)
-    assert noise == "shared" or not torch.equal(teacher_noise, output.noise)
-    rationale, prediction, distillation = l_kd(output, z, q, teacher_noise, array(output.feature), 0.7)
+    teacher_noise = output.selection.noise if noise == "shared" else gumbel_noise(z)
+    assert noise == "shared" or not torch.equal(teacher_noise, output.selection.noise)
+    rationale, prediction, distillation = l_kd(output, z, q, teacher_noise, array(output.selection.feature), 0.7)
     assert terms["kd_rationale"].item() == pytest.approx(rationale, rel=1e-4)
     assert terms["kd_prediction"].item() == pytest.approx(prediction, rel=1e-4)
     expected = 0.4 * l_re(output, batch["labels"], context) + 0.6 * distillation
@@ -138,7 +141,7 @@ def test_rekd_minimises_equation_11(scene: dict[str, Any], noise: str, cached: b
 
 
 def test_students_mask_is_shown_to_the_teacher_only_where_asked(scene: dict[str, Any]) -> None:
-    teacher = StoredTeacher(*with_teacher(scene))
+    teacher = StoredTeacher(with_teachers(scene))
     _, output, _ = run(scene, "rekd", teacher_mask="student", teacher=teacher)
     assert torch.equal(teacher.masks[0], output.mask)
 
@@ -150,13 +153,15 @@ def test_counting_all_positions_takes_padding_into_every_sum(
     model, preprocessing, data = prepared(config)
     batch = first_batch(preprocessing, data, pad_to_max_length=True)
     assert batch["input_ids"].shape[1] == 90
-    scene = {"model": model.train(), "batch": batch, "context": Context(config.resolved("text"), "text", 90)}
-    z, q = with_teacher(scene)
-    batch = {**batch, "teacher_selection_logits": z, "teacher_logits": q}
+    context = Context(config.resolved("text"), "text", tuple(data.label_names), 90)
+    scene = {"model": model.train(), "batch": batch, "context": context}
+    answer = with_teachers(scene)
+    z, q = answer["teacher_selection_logits"][:, :, 0], answer["teacher_logits"][:, 0]
+    batch = {**batch, **answer}
     terms, output, context = run(scene, "rekd", batch, gumbel_noise="shared", alpha=0.5, lambda_r=1.0)
     assert terms["re"].item() == pytest.approx(l_re(output, batch["labels"], context), rel=1e-4)
-    assert (output.mask[~output.feature] == 1).any()
-    rationale, _, _ = l_kd(output, z, q, output.noise, np.ones(z.shape[:2]), 1.0)
+    assert (output.mask[~output.selection.feature] == 1).any()
+    rationale, _, _ = l_kd(output, z, q, output.selection.noise, np.ones(z.shape[:2]), 1.0)
     assert terms["kd_rationale"].item() == pytest.approx(rationale, rel=1e-4)
 
 
@@ -168,8 +173,10 @@ def test_control_narrows_its_random_masks_to_the_target_in_the_first_half(
     model, _, _ = prepared(config)
     shown = []
     classify = model.classify
-    model.classify = lambda inputs, attention, mask: shown.append(mask) or classify(inputs, attention, mask)
-    terms = OBJECTIVES["control"](model.train(), scene["batch"], Moment(1.0, progress), scene["context"])
+    model.classify = lambda inputs, attention, mask, selection: (
+        shown.append(mask) or classify(inputs, attention, mask, selection)
+    )
+    terms = objective_of("control")(model.train(), scene["batch"], Moment(1.0, progress), scene["context"])
     feature = model.feature_positions(*_inputs(scene["batch"]))[0].sum(dim=1)
     assert shown[0].sum(dim=1).tolist() == (feature * ratio).round().tolist()
     assert terms["loss"].requires_grad
@@ -177,8 +184,7 @@ def test_control_narrows_its_random_masks_to_the_target_in_the_first_half(
 
 def test_gradients_reach_generator_and_predictor(scene: dict[str, Any]) -> None:
     model: RationaleModel = scene["model"]
-    z, q = with_teacher(scene)
-    for method, teacher in (("re", None), ("rekd", StoredTeacher(z, q))):
+    for method, teacher in (("re", None), ("rekd", StoredTeacher(with_teachers(scene)))):
         model.zero_grad()
         terms, _, _ = run(scene, method, teacher=teacher)
         terms["loss"].backward()

@@ -17,7 +17,8 @@ from transformers import TrainerCallback
 
 from rekd_edge.errors import FailureError, InputError
 from rekd_edge.modeling import RationaleModel
-from rekd_edge.training.objectives import OBJECTIVES
+from rekd_edge.training import objectives
+from rekd_edge.training.objectives import rekd
 from rekd_edge.training.run import train
 
 PREPROCESSING = {"text": "tokenizer.json", "image": "preprocessor_config.json"}
@@ -207,8 +208,9 @@ def test_predictor_epochs_teach_the_predictor_alone_and_are_undone_where_they_ha
     task: str, useful: bool, settings: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not useful:
-        teach = OBJECTIVES["predictor"]
-        monkeypatch.setitem(OBJECTIVES, "predictor", lambda *a: {n: -loss for n, loss in teach(*a).items()})
+        teach = objectives.predictor_on_fixed_masks
+        unlearn = lambda *a: {n: -loss for n, loss in teach(*a).items()}  # noqa: E731
+        monkeypatch.setattr(objectives, "predictor_on_fixed_masks", unlearn)
     before = train(settings(task, "re", mask_mode="drop"), tmp_path / "plain")
     again = settings(task, "re", mask_mode="drop", predictor_epochs=4, control=str(tmp_path / "plain"))
     after = train(again, tmp_path / "run")
@@ -364,15 +366,15 @@ def test_diverged_training_is_a_failure_and_no_run(settings: Callable, tmp_path:
 def test_stored_targets_cover_every_position_that_is_distilled(
     count_all: bool, runs: Callable[..., Path], settings: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    distilled, seen = OBJECTIVES["rekd"], []
+    distilled, seen = rekd.objective, []
 
     def spy(model: Any, batch: Any, *rest: Any) -> Any:
-        seen.append(batch["teacher_selection_logits"].abs().sum(dim=-1) > 0)
+        seen.append(batch["teacher_selection_logits"].abs().sum(dim=(2, 3)) > 0)
         assert (batch["attention_mask"] == 0).any()
         assert seen[-1][batch["attention_mask"] == 1].all()
         return distilled(model, batch, *rest)
 
-    monkeypatch.setitem(OBJECTIVES, "rekd", spy)
+    monkeypatch.setattr(rekd, "objective", spy)
     teacher = str(runs("text", "re"))
     changes = {"control": None, "allow_weak_teacher": True, "epochs": 1, "count_all_positions": count_all}
     train(settings("text", "rekd", teacher=teacher, **changes), tmp_path / "run")

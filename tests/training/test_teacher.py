@@ -19,7 +19,7 @@ from rekd_edge.modeling import RationaleConfig, RationaleModel
 from rekd_edge.runtime.image import ImageSettings
 from rekd_edge.training.inference import batches
 from rekd_edge.training.preparation import preprocessing_of_run
-from rekd_edge.training.teacher import Teacher, TeacherFacts, check_teacher, read_teacher
+from rekd_edge.training.teacher import Teacher, TeacherFacts, Teachers, check_teacher, read_teacher
 
 CPU = torch.device("cpu")
 
@@ -140,28 +140,32 @@ def test_targets_computed_once_are_those_of_any_batch(task: str, runs: Callable[
     preprocessing = preprocessing_of_run(facts.folder, facts.config)
     config = settings(task, "re")
     features = preprocessing.features(load_data(config.spec, config.data).split("train"))
-    teacher = Teacher(facts, CPU, facts.config.image)
+    teacher = Teachers([Teacher(facts, CPU, facts.config.image)])
     features.targets = teacher.targets_per_example(batches(features, preprocessing.collator(), 24), CPU)
     batch = preprocessing.collator()([features[i] for i in (40, 3, 17, 0, 55)])
-    z, q = teacher.targets(batch)
-    real = batch.get("attention_mask", torch.ones(z.shape[:2])) == 1
-    torch.testing.assert_close(batch["teacher_selection_logits"][real], z[real], atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(batch["teacher_logits"], q, atol=1e-5, rtol=1e-5)
+    targets = teacher.targets(batch)
+    real = batch.get("attention_mask", torch.ones(targets["teacher_mask"].shape[:2])) == 1
+    for name in ("teacher_selection_logits", "teacher_mask"):
+        torch.testing.assert_close(batch[name][real], targets[name][real], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(batch["teacher_logits"], targets["teacher_logits"], atol=1e-5, rtol=1e-5)
     # equation 8 of the paper: the teacher decides from its own deterministic rationale
     model = RationaleModel.from_pretrained(facts.folder)
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "pixel_values") if name in batch}
-    torch.testing.assert_close(q, model(**inputs).logits.detach(), atol=1e-6, rtol=1e-6)
+    output = model(**inputs)
+    torch.testing.assert_close(targets["teacher_logits"][:, 0], output.logits.detach(), atol=1e-6, rtol=1e-6)
+    assert torch.equal(targets["teacher_mask"][..., 0], output.mask)
 
 
 def test_targets_of_padding_are_kept_where_it_counts(runs: Callable[..., Path], settings: Callable) -> None:
     facts, _, _ = facts_and_tokenizer(runs("text", "re"))
     preprocessing, config = preprocessing_of_run(facts.folder, facts.config), settings("text", "re")
     features = preprocessing.features(load_data(config.spec, config.data).split("train"))
-    teacher, collate = Teacher(facts, CPU, None), preprocessing.collator(pad_to_max_length=True)
+    teacher, collate = Teachers([Teacher(facts, CPU, None)]), preprocessing.collator(pad_to_max_length=True)
     features.targets = teacher.targets_per_example(batches(features, collate, 24), CPU, with_padding=True)
     batch = collate([features[i] for i in (40, 3, 17)])
     assert (batch["attention_mask"] == 0).any()
-    torch.testing.assert_close(batch["teacher_selection_logits"], teacher.targets(batch)[0], atol=1e-5, rtol=1e-5)
+    wanted = teacher.targets(batch)["teacher_selection_logits"]
+    torch.testing.assert_close(batch["teacher_selection_logits"], wanted, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("mask_mode", ["zero", "drop"])
@@ -179,10 +183,11 @@ def test_teacher_can_decide_from_the_students_mask(mask_mode: str, runs: Callabl
     feature, _ = teacher.model.feature_positions(batch["input_ids"], batch["attention_mask"])
     chosen = feature & (torch.arange(width) < 3)
     everything = chosen | ~feature  # as a student samples that counts all positions
-    _, q = teacher.targets(batch, chosen.float())
-    torch.testing.assert_close(q, teacher.model.classify(batch["input_ids"], batch["attention_mask"], chosen))
-    torch.testing.assert_close(teacher.targets(batch, everything.float())[1], q)
-    assert not torch.allclose(teacher.targets(batch, feature.float())[1], q)
+    q = teacher.targets(batch, chosen.float())["teacher_logits"]
+    inputs = batch["input_ids"], batch["attention_mask"]
+    torch.testing.assert_close(q, teacher.model.classify(*inputs, chosen, teacher.model.select(*inputs)))
+    torch.testing.assert_close(teacher.targets(batch, everything.float())["teacher_logits"], q)
+    assert not torch.allclose(teacher.targets(batch, feature.float())["teacher_logits"], q)
 
 
 def test_teacher_sees_images_normalised_as_it_was_trained(runs: Callable[..., Path], settings: Callable) -> None:
@@ -195,6 +200,6 @@ def test_teacher_sees_images_normalised_as_it_was_trained(runs: Callable[..., Pa
     for image in (theirs, ours):
         features = ImageFeatures(examples, ImageSettings.from_dict(image))
         batch = ImageCollator()([features[i] for i in range(6)])
-        answers.append(Teacher(facts, CPU, image).targets(batch))
+        answers.append(Teacher(facts, CPU, image).targets(batch).values())
     for plain, renormalised in zip(*answers, strict=True):
         torch.testing.assert_close(renormalised, plain, atol=1e-4, rtol=1e-4)

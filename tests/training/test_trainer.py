@@ -23,7 +23,7 @@ def make_trainer(settings: Callable, prepared: Callable, tmp_path: Path) -> Call
         _freeze(model, config.freeze_embeddings)
         return RationaleTrainer(
             model,
-            Context(config, task, preprocessing.max_length),
+            Context(config, task, tuple(data.label_names), preprocessing.max_length),
             tmp_path,
             preprocessing.features(data.split("train")),
             preprocessing.features(data.split("validation")),

@@ -1,0 +1,71 @@
+"""Every training method by its name: what it is and where its code stands. Imports nothing heavy.
+
+A method is one file in `modeling` (or a model that is there already), one in `training/objectives`, and an entry here;
+docs/adding-a-method.md walks through one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from types import ModuleType
+from typing import Any, Literal
+
+from rekd_edge.errors import InputError
+
+__all__ = ["METHODS", "Method", "method_of"]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A training method."""
+
+    summary: str
+    """One line for the command line."""
+    model: str
+    """`module:class` of its model, a `RationaleModel`."""
+    objective: str
+    """Module of its objective, see `rekd_edge.training.objectives`."""
+    tasks: tuple[str, ...] = ("text", "image")
+    selects: bool = True
+    """Whether it learns which features to select."""
+    teacher: Literal["never", "may", "must"] = "never"
+    """Whether it learns from a teacher."""
+    settings: bool = False
+    """Whether its objective has `Settings`, a section of a recipe named after the method."""
+    epochs: int = 35
+    """Where the run does not say."""
+    public: bool = True
+    """Offered by `train --method`."""
+
+    def model_class(self) -> Any:
+        """The class of its model."""
+        module, _, name = self.model.partition(":")
+        return getattr(import_module(module), name)
+
+    def training(self) -> ModuleType:
+        """The module of its objective."""
+        return import_module(self.objective)
+
+
+_RATIONALE = "rekd_edge.modeling.rationale:RationaleModel"
+_OBJECTIVES = "rekd_edge.training.objectives"
+
+METHODS: dict[str, Method] = {
+    "cls": Method("the whole input", _RATIONALE, f"{_OBJECTIVES}.cls", selects=False, epochs=20),
+    "control": Method("random masks", _RATIONALE, f"{_OBJECTIVES}.control", selects=False, public=False),
+    "re": Method("rationale extraction", _RATIONALE, f"{_OBJECTIVES}.re"),
+    "rekd": Method("rationale extraction, distilled", _RATIONALE, f"{_OBJECTIVES}.rekd", teacher="must"),
+}
+
+
+def method_of(name: str) -> Method:
+    """Look a method up.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    if name not in METHODS:
+        public = ", ".join(name for name, method in METHODS.items() if method.public)
+        raise InputError(f"There is no method {name!r} in this version; choose one of {public}.")
+    return METHODS[name]

@@ -1,0 +1,98 @@
+"""What a teacher adds to any method's loss: equations 7 to 11 of arXiv 2601.22531 and their variants."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rekd_edge.modeling import RationaleOutput
+from rekd_edge.modeling.selection import gumbel_log_softmax, gumbel_noise
+from rekd_edge.training import losses
+from rekd_edge.training.objectives import Context, Moment, Terms
+
+__all__ = ["distilled", "has_teachers"]
+
+TINY = torch.finfo(torch.float32).tiny
+
+
+def has_teachers(batch: dict[str, Tensor], context: Context) -> bool:
+    """Whether there is anything to distil from."""
+    return context.teachers is not None or "teacher_logits" in batch
+
+
+def distilled(
+    terms: Terms,
+    output: RationaleOutput,
+    batch: dict[str, Tensor],
+    moment: Moment,
+    context: Context,
+    selection_temperature: float | None = None,
+) -> Terms:
+    """Mix a student's own loss with its teachers' (equation 11).
+
+    Args:
+        terms: of the student's own loss.
+        output: of the student; its selection has log S.
+        batch: with the teachers' targets, unless `context.teachers` gives them.
+        moment: τ and progress.
+        context: settings.
+        selection_temperature: the one at which the student's log S was made, where it is not τ.
+    """
+    config, selection = context.config, output.selection
+    assert selection.log_selection is not None
+    if "teacher_logits" in batch:
+        targets = {name: batch[name] for name in ("teacher_selection_logits", "teacher_mask", "teacher_logits")}
+    else:
+        assert context.teachers is not None
+        student_mask = output.mask if config.teacher_mask == "student" else None
+        targets = context.teachers.targets(batch, student_mask)
+    temperature = config.kd_temperature or moment.temperature
+    log_selection = selection.log_selection
+    if selection_temperature is None:
+        selection_temperature = temperature
+        if config.kd_temperature and selection.logits is not None and selection.noise is not None:
+            log_selection = gumbel_log_softmax(selection.logits, selection.noise, temperature)
+    if config.teacher_labels == "hard":
+        selection_target = _log_of_mask(targets["teacher_mask"])
+        prediction_target = _log_of_label(targets["teacher_logits"])
+    else:
+        z = targets["teacher_selection_logits"]  # [batch, features, teachers, 2]
+        noise = _teacher_noise(z, selection.noise, config.gumbel_noise)
+        selection_target = _averaged(gumbel_log_softmax(z, noise, selection_temperature), 2)
+        prediction_target = _averaged(torch.log_softmax(targets["teacher_logits"].float() / temperature, dim=-1), 1)
+    counted = torch.ones_like(selection.feature) if config.count_all_positions else selection.feature
+    kd_rationale = losses.rationale_distillation_loss(selection_target, log_selection, counted)
+    kd_prediction = losses.prediction_distillation_loss(prediction_target, output.logits, temperature)
+    loss = losses.rekd_loss(
+        terms["loss"],
+        kd_rationale if config.distil != "prediction" else 0.0 * kd_rationale,
+        kd_prediction if config.distil != "rationale" else 0.0 * kd_prediction,
+        temperature,
+        config.alpha_at(moment.progress),
+        config.lambda_r,
+    )
+    return {**terms, "loss": loss, "kd_rationale": kd_rationale, "kd_prediction": kd_prediction}
+
+
+def _teacher_noise(z: Tensor, student_noise: Tensor | None, kind: str) -> Tensor:
+    """One draw for all teachers, [batch, features, 1, 2]; none where the student has none."""
+    if student_noise is None:
+        return torch.zeros_like(z[:, :, :1])
+    return student_noise[:, :, None] if kind == "shared" else gumbel_noise(z[:, :, :1])
+
+
+def _averaged(log_probabilities: Tensor, axis: int) -> Tensor:
+    """The logarithm of the teachers' mean distribution."""
+    return log_probabilities.logsumexp(dim=axis) - torch.tensor(float(log_probabilities.shape[axis])).log()
+
+
+def _log_of_mask(mask: Tensor) -> Tensor:
+    """Masks [batch, features, teachers] as log S [batch, features, 2]; of several, the share that selects."""
+    share = mask.float().mean(dim=-1)
+    return torch.stack([1 - share, share], dim=-1).clamp(min=TINY).log()
+
+
+def _log_of_label(logits: Tensor) -> Tensor:
+    """The labels that teachers give, [batch, teachers, classes], as log probabilities [batch, classes]."""
+    chosen = torch.nn.functional.one_hot(logits.argmax(dim=-1), logits.shape[-1])
+    return chosen.float().mean(dim=1).clamp(min=TINY).log()
