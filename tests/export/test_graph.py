@@ -125,8 +125,9 @@ def test_graph_is_valid_at_the_stated_opset(make_graph: Graph, variant: tuple[st
 
 @pytest.mark.parametrize("task", ["text", "image"])
 def test_listed_io_is_that_of_the_graph(make_graph: Graph, task: str) -> None:
-    session = onnxruntime.InferenceSession(str(make_graph(task, "zero", "re")[1]), providers=["CPUExecutionProvider"])
-    listed = graph_io(task)
+    model, path = make_graph(task, "zero", "re")
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    listed = graph_io(model)
     for side, values in (("inputs", session.get_inputs()), ("outputs", session.get_outputs())):
         assert [(io["name"], io["dtype"]) for io in listed[side]] == [(v.name, DTYPES[v.type]) for v in values]
 

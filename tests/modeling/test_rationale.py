@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rekd_edge.errors import InputError
-from rekd_edge.modeling import RationaleModel
+from rekd_edge.modeling import RationaleModel, RationaleOutput
 from rekd_edge.modeling.backbones import load_backbone
 from rekd_edge.modeling.encoders import encoder_from_backbone
 from rekd_edge.modeling.selection import NEVER_SELECTED
@@ -28,6 +28,15 @@ every_mode = pytest.mark.parametrize("mask_mode", ["zero", "drop"])
 
 def inputs_of(batch: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
     return batch.get("input_ids", batch.get("pixel_values")), batch.get("attention_mask")
+
+
+def classified(model: RationaleModel, inputs: Tensor, attention_mask: Tensor | None, mask: Tensor) -> Tensor:
+    return model.classify(inputs, attention_mask, mask, model.select(inputs, attention_mask))
+
+
+def assert_same(one: RationaleOutput, other: RationaleOutput) -> None:
+    for name in ("logits", "mask", "margin"):
+        assert torch.equal(getattr(one, name), getattr(other, name)), name
 
 
 def some_mask(model: RationaleModel, batch: dict[str, Tensor]) -> Tensor:
@@ -53,11 +62,11 @@ def test_only_selected_features_influence_the_logits(
     model, batch = make_model(family, mask_mode), make_batch(family)
     mask = some_mask(model, batch)
     feature, _ = model.feature_positions(*inputs_of(batch))
-    logits = model.classify(*inputs_of(batch), mask)
+    logits = classified(model, *inputs_of(batch), mask)
     unselected = with_noise_where(batch, feature & ~mask)
     selected = with_noise_where(batch, mask)
-    assert torch.equal(model.classify(*inputs_of(unselected), mask), logits)
-    assert (model.classify(*inputs_of(selected), mask) - logits).abs().amax(dim=1).min() > 1e-2
+    assert torch.equal(classified(model, *inputs_of(unselected), mask), logits)
+    assert (classified(model, *inputs_of(selected), mask) - logits).abs().amax(dim=1).min() > 1e-2
 
 
 @every_family
@@ -67,9 +76,9 @@ def test_running_the_rationale_alone_equals_hiding_the_rest_from_attention(
 ) -> None:
     model, batch = make_model(family, "drop"), make_batch(family)
     mask = some_mask(model, batch)
-    gathered = model.classify(*inputs_of(batch), mask)
+    gathered = classified(model, *inputs_of(batch), mask)
     model.train()  # weights attention by the mask at full length; all dropout is 0
-    torch.testing.assert_close(model.classify(*inputs_of(batch), mask.float()), gathered, atol=1e-5, rtol=0)
+    torch.testing.assert_close(classified(model, *inputs_of(batch), mask.float()), gathered, atol=1e-5, rtol=0)
 
 
 @every_family
@@ -154,14 +163,14 @@ def test_predictor_always_sees_special_tokens_and_never_padding(
     model, batch = make_model(family, mask_mode), make_batch(family)
     mask = some_mask(model, batch)
     table = model.predictor.encoder.backbone.embeddings.word_embeddings.weight
-    logits = model.classify(*inputs_of(batch), mask)
+    logits = classified(model, *inputs_of(batch), mask)
     other = torch.randn(table.shape[1], generator=torch.Generator().manual_seed(0))
     table[model.config.pad_token_id] += other
-    assert torch.equal(model.classify(*inputs_of(batch), mask), logits)
+    assert torch.equal(classified(model, *inputs_of(batch), mask), logits)
     for special in model.config.special_token_ids:
         kept = table[special].clone()
         table[special] += other
-        assert (model.classify(*inputs_of(batch), mask) - logits).abs().amax(dim=1).min() > 1e-3
+        assert (classified(model, *inputs_of(batch), mask) - logits).abs().amax(dim=1).min() > 1e-3
         table[special] = kept
 
 
@@ -227,8 +236,7 @@ def test_saved_model_says_the_same_when_loaded(
     assert not loaded.training
     assert loaded.config.margin_bias == 0.25
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
-    for ours, theirs in zip(model(**batch), loaded(**batch), strict=True):
-        assert ours is theirs is None or torch.equal(ours, theirs)
+    assert_same(model(**batch), loaded(**batch))
 
 
 LAYER_NAMES = {
@@ -348,14 +356,12 @@ def test_shared_embeddings_are_one_and_are_saved_once(
     loaded = RationaleModel.from_pretrained(tmp_path)
     assert loaded.generator.encoder.embedding is loaded.predictor.encoder.embedding
     batch = make_batch(family)
-    for ours, theirs in zip(shared(**batch)[:3], loaded(**batch)[:3], strict=True):
-        assert torch.equal(ours, theirs)
+    assert_same(shared(**batch), loaded(**batch))
 
     # the generator reads the predictor's table: apart, with a copy of it, the model says the same
     apart.load_state_dict(shared.state_dict(), strict=False)
     apart.generator.encoder.embedding.load_state_dict(table.state_dict())
-    for ours, theirs in zip(shared(**batch)[:3], apart(**batch)[:3], strict=True):
-        assert torch.equal(ours, theirs)
+    assert_same(shared(**batch), apart(**batch))
 
 
 def test_embeddings_of_another_width_cannot_be_shared(make_model: Make) -> None:

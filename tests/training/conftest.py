@@ -74,10 +74,9 @@ def prepared() -> Callable[[TrainingConfig], tuple[RationaleModel, Preprocessing
     def fresh(config: TrainingConfig) -> tuple[RationaleModel, Preprocessing, DataSource]:
         data = load_data(config.spec, config.data)
         config = config.resolved(data.task)
-        preprocessing = prepare_preprocessing(config, data, None)
-        tokenizer = preprocessing.tokenizer
-        vocabulary = None if tokenizer is None else tokenizer.get_vocab_size()
-        return build_model(config, model_config(config, data, preprocessing), vocabulary), preprocessing, data
+        preprocessing = prepare_preprocessing(config, data, [])
+        facts = model_config(config, data, preprocessing)
+        return build_model(config, facts, preprocessing.tokenizer), preprocessing, data
 
     return prepare
 

@@ -40,7 +40,8 @@ margin_lists = st.lists(st.lists(quarters, min_size=1, max_size=8), min_size=1, 
 def test_calibrated_ratio_is_the_closest_that_any_threshold_attains(
     margins: list[np.ndarray], target: float, length: int | None
 ) -> None:
-    reached = ratio_at(margins, calibrated_bias(margins, target, length), length)
+    lengths = None if length is None else [length] * len(margins)
+    reached = ratio_at(margins, calibrated_bias(margins, target, lengths), length)
     best = min(abs(ratio - target) for ratio in every_attainable_ratio(margins, length))
     assert abs(reached - target) == pytest.approx(best, abs=1e-9)
 

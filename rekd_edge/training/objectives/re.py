@@ -51,4 +51,4 @@ def dev_terms(predictions: Predictions, context: Context) -> dict[str, float]:
     selected = torch.tensor([float(mask.sum()) for mask in predictions.masks])
     features = torch.tensor([float(len(mask)) for mask in predictions.masks])
     selection = selection_term(context, selected, features, torch.from_numpy(predictions.labels))
-    return {"selection_loss": (context.config.lambda_select or 0.0) * float(selection)}
+    return {"selection_penalty": (context.config.lambda_select or 0.0) * float(selection)}
