@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch.utils.data import Dataset
 from transformers import TrainerCallback, set_seed
@@ -24,6 +25,7 @@ from rekd_edge.documents import read_json, write_json
 from rekd_edge.errors import FailureError, InputError
 from rekd_edge.methods import method_of
 from rekd_edge.modeling import RationaleConfig, RationaleModel
+from rekd_edge.modeling.rationale import MODEL_FILE
 from rekd_edge.training.configuration import TrainingConfig
 from rekd_edge.training.inference import batches
 from rekd_edge.training.objectives import PREDICTOR, Context
@@ -42,6 +44,8 @@ __all__ = ["train"]
 CHECKPOINTS = "checkpoints"
 CONTROL = "control"
 RECIPE_FILE = "recipe.json"
+_TARGETS: dict[str, dict[str, list[np.ndarray]]] = {}
+"""What the last teachers said of their training data."""
 Callbacks = Callable[[str], list[TrainerCallback]]
 """From a stage's name to the callbacks that show its progress."""
 
@@ -230,9 +234,14 @@ def _trainer(
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         loaded = Teachers([Teacher(teacher, device, model.config.image) for teacher in teachers])
         if config.teacher_mask == "own" and not config.data.augment:
-            # one pass of the teacher instead of one an epoch
-            loader = batches(train_features, collate, 2 * config.batch_size)
-            train_features.targets = loaded.targets_per_example(loader, device, config.count_all_positions)
+            # one pass of the teacher instead of one an epoch, and of one for several students in a process
+            taught = [(str(each.folder), (each.folder / MODEL_FILE).stat().st_mtime_ns) for each in teachers]
+            key = json.dumps([taught, data.fingerprint, model.config.image, config.count_all_positions])
+            if key not in _TARGETS:
+                loader = batches(train_features, collate, 2 * config.batch_size)
+                _TARGETS.clear()
+                _TARGETS[key] = loaded.targets_per_example(loader, device, config.count_all_positions)
+            train_features.targets = _TARGETS[key]
             loaded = None
     return RationaleTrainer(
         model,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -147,3 +148,29 @@ def test_one_table_of_word_pieces_where_both_towers_read_the_same(
     shape = list(theirs.embedding.weight.shape)
     tables = [tensor for tensor in onnx.load(tmp_path / "model.onnx").graph.initializer if list(tensor.dims) == shape]
     assert len(tables) == (2 if how == "apart" else 1)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_graph_selects_words_whole_and_within_limits(
+    make_run: Callable[..., Path], select_by_rule: Rule, target: str, tmp_path: Path
+) -> None:
+    whole = RationaleModel.from_pretrained(make_run("text", "drop", "re"))
+    config = replace(whole.config, select_words=True, min_selected=2, max_selected=6)
+    model = RationaleModel(config, whole.predictor.encoder, whole.generator.encoder)
+    model.load_state_dict({**whole.state_dict(), "starts_word": torch.arange(len(model.starts_word)) % 3 != 0})
+    export_graph(model.eval(), tmp_path / "model.onnx", target)
+    session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
+    limited = 0
+    for feed in batches("text"):
+        logits, mask, margin = session.run(["logits", "rationale_mask", "selection_margin"], feed)
+        with torch.no_grad():
+            expected = model(**{name: torch.from_numpy(values) for name, values in feed.items()})
+        assert np.array_equal(mask, expected.mask.numpy())
+        np.testing.assert_allclose(logits, expected.logits.numpy(), atol=1e-4)
+        joined = (feed["input_ids"] % 3 == 0)[:, 1:] & is_feature(feed)[:, 1:] & is_feature(feed)[:, :-1]
+        assert np.array_equal(mask[:, 1:][joined], mask[:, :-1][joined])
+        assert (margin[:, 1:][joined] == margin[:, :-1][joined]).all()
+        counts = is_feature(feed).sum(axis=1)
+        assert (mask.sum(axis=1) >= np.minimum(counts, 2)).all()
+        limited += (mask != select_by_rule(margin, is_feature(feed))).any(axis=1).sum()
+    assert limited > 3

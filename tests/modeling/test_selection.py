@@ -13,12 +13,16 @@ from hypothesis.extra.numpy import arrays
 
 from rekd_edge.modeling.selection import (
     NEVER_SELECTED,
+    Limits,
+    at_units,
     deterministic_mask,
     gumbel_log_softmax,
     gumbel_noise,
+    mean_over_units,
     random_mask,
     selection_margin,
     straight_through_mask,
+    word_units,
 )
 
 EULER = 0.5772156649015329
@@ -134,6 +138,95 @@ def test_deterministic_mask_follows_the_rule(rows: list[list[tuple[float, bool]]
 def test_deterministic_mask_by_hand(margins: list[float], feature: list[int], expected: list[int]) -> None:
     margin = torch.tensor([margins]).masked_fill(torch.tensor([feature]) == 0, NEVER_SELECTED)
     assert deterministic_mask(margin, torch.tensor([feature]) == 1)[0].long().tolist() == expected
+
+
+def words_of(starts: list[bool], feature: list[bool]) -> list[int]:
+    """The unit of each place, one after the other."""
+    units: list[int] = []
+    for place, (start, real) in enumerate(zip(starts, feature, strict=True)):
+        joins = place > 0 and real and feature[place - 1] and not start
+        units.append(units[-1] if joins else place)
+    return units
+
+
+def limited_rule(margins: list[float], feature: list[bool], units: list[int], limits: Limits) -> list[bool]:
+    """Whole units, the best first: those above 0 as far as they fit, then more until there are enough."""
+    members = {unit: [p for p, u in enumerate(units) if u == unit and feature[p]] for unit in units}
+    ranked = sorted((unit for unit, places in members.items() if places), key=lambda unit: (-margins[unit], unit))
+    selected: set[int] = set()
+    passed = 0
+    for unit in ranked:
+        fits = limits.maximum is None or passed + len(members[unit]) <= limits.maximum
+        if passed < limits.minimum or (margins[unit] > 0 and fits):
+            selected.update(members[unit])
+        passed += len(members[unit])
+    return [place in selected for place in range(len(margins))]
+
+
+rows_in_words = st.lists(
+    st.tuples(st.sampled_from([-2.0, -1.0, 0.0, 0.5, 3.0]), st.booleans(), st.booleans()), min_size=1, max_size=9
+)
+
+
+@given(rows_in_words, st.integers(1, 4), st.one_of(st.none(), st.integers(4, 7)), st.booleans())
+def test_words_are_selected_whole_and_within_limits(
+    row: list[tuple[float, bool, bool]], minimum: int, maximum: int | None, words: bool
+) -> None:
+    values, starts, feature = (list(column) for column in zip(*row, strict=True))
+    expected_units = words_of(starts, feature) if words else list(range(len(row)))
+    unit = word_units(torch.tensor([starts]), torch.tensor([feature])) if words else None
+    assert unit is None or unit[0].tolist() == expected_units
+    margins = [values[u] if real else NEVER_SELECTED for u, real in zip(expected_units, feature, strict=True)]
+    limits = Limits(minimum, maximum)
+    mask = deterministic_mask(torch.tensor([margins]), torch.tensor([feature]), unit, limits)[0].tolist()
+    assert mask == limited_rule(margins, feature, expected_units, limits)
+    if limits == Limits(1, None):  # the same rule by the shorter way
+        assert mask == deterministic_mask(torch.tensor([margins]), torch.tensor([feature]), unit)[0].tolist()
+    for place, chosen in enumerate(mask):
+        assert chosen == mask[expected_units[place]] or not feature[place]
+
+
+def test_limits_by_hand() -> None:
+    margin, feature = torch.tensor([[3.0, 2.0, 2.0, -1.0]]), torch.ones(1, 4, dtype=torch.bool)
+    unit = torch.tensor([[0, 1, 1, 3]])
+
+    def select(minimum: int, maximum: int | None, unit: torch.Tensor | None = None) -> list[int]:
+        return deterministic_mask(margin, feature, unit, Limits(minimum, maximum))[0].long().tolist()
+
+    assert select(1, 2) == [1, 1, 0, 0]  # the first on a tie
+    assert select(1, 2, unit) == [1, 0, 0, 0]  # a word that does not fit is left out whole
+    assert select(2, None, unit) == [1, 1, 1, 0]
+    assert select(4, None) == [1, 1, 1, 1]
+
+
+@given(rows_in_words, st.integers(0, 99))
+def test_units_share_mean_and_noise_exactly(row: list[tuple[float, bool, bool]], seed: int) -> None:
+    _, starts, feature = (list(column) for column in zip(*row, strict=True))
+    units = words_of(starts, feature)
+    values = torch.randn(1, len(row), 2, generator=torch.Generator().manual_seed(seed))
+    unit = word_units(torch.tensor([starts]), torch.tensor([feature]))
+    mean, first = mean_over_units(values, unit)[0], at_units(values, unit)[0]
+    for place, own in enumerate(units):
+        members = [p for p, u in enumerate(units) if u == own]
+        np.testing.assert_allclose(mean[place], values[0, members].mean(dim=0), atol=1e-6)
+        assert torch.equal(mean[place], mean[own])
+        assert torch.equal(first[place], values[0, own])
+
+
+def test_sampled_masks_keep_the_limits_and_their_gradient() -> None:
+    torch.manual_seed(0)
+    logits, feature = torch.randn(40, 9, 2).requires_grad_(), torch.ones(40, 9, dtype=torch.bool)
+    feature[:, 7:] = False
+    log_selection = gumbel_log_softmax(logits, gumbel_noise(logits), 0.7)
+    mask = straight_through_mask(log_selection, feature, None, Limits(2, 4))
+    assert set(mask.detach().unique().tolist()) == {0.0, 1.0}
+    assert ((mask.sum(dim=1) >= 2) & (mask.sum(dim=1) <= 4)).all()
+    assert not mask[:, 7:].any()
+    free = straight_through_mask(log_selection, feature)
+    inside = (free.sum(dim=1) >= 2) & (free.sum(dim=1) <= 4)
+    assert torch.equal(mask[inside], free[inside])
+    mask.sum().backward()
+    assert logits.grad[:, :7].abs().min() > 0  # also of what a limit took away or added
 
 
 @given(st.lists(st.integers(0, 12), min_size=1, max_size=6), st.floats(0.01, 1), st.integers(0, 99))

@@ -8,31 +8,36 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rekd_edge.modeling.selection import deterministic_mask
+from rekd_edge.modeling.selection import Limits, deterministic_mask
 from rekd_edge.training.calibration import calibrated_bias
 
 
-def ratio_at(margins: list[np.ndarray], bias: float, length: int | None = None) -> float:
+def ratio_at(margins: list[np.ndarray], bias: float, length: int | None = None, limits: Limits | None = None) -> float:
     """Mean |M| / L under the model's own rule, in float32."""
     ratios = []
     for margin in margins:
         moved = torch.from_numpy(margin)[None] + bias
-        mask = deterministic_mask(moved, torch.ones_like(moved, dtype=torch.bool))
+        mask = deterministic_mask(moved, torch.ones_like(moved, dtype=torch.bool), None, limits)
         ratios.append(mask.sum().item() / (length or len(margin)))
     return float(np.mean(ratios))
 
 
-def every_attainable_ratio(margins: list[np.ndarray], length: int | None = None) -> list[float]:
+def every_attainable_ratio(
+    margins: list[np.ndarray], length: int | None = None, limits: Limits | None = None
+) -> list[float]:
     """Between each two neighbouring margins, below all and above all."""
     values = np.unique(np.concatenate(margins)).astype(np.float64)
     thresholds = [values[0] - 1, *((values[1:] + values[:-1]) / 2), values[-1] + 1]
-    return [ratio_at(margins, -threshold, length) for threshold in thresholds]
+    return [ratio_at(margins, -threshold, length, limits) for threshold in thresholds]
 
 
 # quarters, so that ties within and between examples are common and sums exact
 quarters = st.integers(-12, 12).map(lambda n: n / 4)
-margin_lists = st.lists(st.lists(quarters, min_size=1, max_size=8), min_size=1, max_size=6).map(
-    lambda rows: [np.array(row, np.float32) for row in rows]
+margin_lists, distinct_margin_lists = (
+    st.lists(st.lists(quarters, min_size=1, max_size=8, unique=unique), min_size=1, max_size=6).map(
+        lambda rows: [np.array(row, np.float32) for row in rows]
+    )
+    for unique in (False, True)
 )
 
 
@@ -44,6 +49,20 @@ def test_calibrated_ratio_is_the_closest_that_any_threshold_attains(
     reached = ratio_at(margins, calibrated_bias(margins, target, lengths), length)
     best = min(abs(ratio - target) for ratio in every_attainable_ratio(margins, length))
     assert abs(reached - target) == pytest.approx(best, abs=1e-9)
+
+
+@given(distinct_margin_lists, st.floats(0.01, 1.0), st.integers(1, 3), st.integers(3, 6))
+def test_calibration_knows_the_limits(margins: list[np.ndarray], target: float, minimum: int, maximum: int) -> None:
+    limits = Limits(minimum, maximum)
+    reached = ratio_at(margins, calibrated_bias(margins, target, None, minimum, maximum), limits=limits)
+    best = min(abs(ratio - target) for ratio in every_attainable_ratio(margins, limits=limits))
+    assert abs(reached - target) == pytest.approx(best, abs=1e-9)
+
+
+def test_features_that_are_no_candidates_count_in_the_length() -> None:
+    margins = [np.array([3.0, 1.0], np.float32)]  # of four features, two were shed before
+    assert calibrated_bias(margins, 0.5, [4]) == -0.5  # all of them: below 1, above what would come next
+    assert -4 < calibrated_bias(margins, 0.25, [4]) < -1  # the best one alone, which stays at any bias
 
 
 @given(margin_lists, st.floats(0.01, 1.0))

@@ -75,6 +75,8 @@ def test_overrides_win_over_the_recipe(tmp_path: Path) -> None:
         ("epochs", "7", 7),
         ("learning_rate", "3e-4", 3e-4),
         ("alpha", 1, 1.0),
+        ("class_ratios", "neg:0.05,pos:0.2", {"neg": 0.05, "pos": 0.2}),
+        ("class_ratios", {"neg": 1}, {"neg": 1.0}),
         ("calibrate", "false", False),
         ("calibrate", "True", True),
         ("control", "null", None),
@@ -124,6 +126,15 @@ def test_values_from_the_command_line_get_their_type(key: str, value: Any, expec
         ("selection_loss", "sum", "per_sample, batch_mean"),
         ("teacher_mask", "both", "own, student"),
         ("gumbel_noise", "none", "independent, shared"),
+        ("distil", "neither", "both, rationale, prediction"),
+        ("teacher_labels", "firm", "soft, hard"),
+        ("kd_temperature", 0, "above 0"),
+        ("alpha_end", 2, "between 0 and 1"),
+        ("lambda_contiguity", -1, "at least 0"),
+        ("min_selected", 0, "at least 1"),
+        ("class_ratios", "neg:0", "above 0 and at most 1"),
+        ("class_ratios", "neg", "label:ratio"),
+        ("class_ratios", "neg:much", r"class_ratios\.neg takes a number"),
         ("precision", "fp8", "auto, fp32, bf16"),
         ("freeze_embeddings", "some", "none, generator, all"),
         ("lr_scheduler", "step", "constant, linear, cosine"),
@@ -193,3 +204,23 @@ def test_recipe_names_every_setting(tmp_path: Path) -> None:
     assert saved["data"]["spec"] == "imdb"
     assert saved["data"]["max_length"] == 99
     assert {"alpha", "lambda_select", "seed", "teacher"} <= saved.keys()
+
+
+def test_settings_that_exclude_each_other_are_refused() -> None:
+    with pytest.raises(InputError, match="cannot be both"):
+        load_config(None, {"min_selected": 5, "max_selected": 4})
+    with pytest.raises(InputError, match="exclude each other"):
+        load_config(None, {"select_words": True, "count_all_positions": True})
+
+
+def test_class_ratios_are_those_of_the_labels() -> None:
+    config = load_config(None, {"class_ratios": "pos:0.3", "target_ratio": 0.1})
+    assert config.ratios(("neg", "pos")) == [0.1, 0.3]
+    with pytest.raises(InputError, match="names 'pos'; the labels are a, b"):
+        config.ratios(("a", "b"))
+
+
+def test_alpha_goes_linearly_to_its_end() -> None:
+    config = load_config(None, {"alpha": 0.2, "alpha_end": 1.0})
+    assert [config.alpha_at(progress) for progress in (0.0, 0.25, 1.0)] == pytest.approx([0.2, 0.4, 1.0])
+    assert load_config(None, {"alpha": 0.2}).alpha_at(0.7) == 0.2

@@ -60,6 +60,26 @@ def test_normalised_and_raw_selection_loss_agree_at_the_papers_length(task: str,
     torch.testing.assert_close(losses.selection_loss(selected, features, 0.15, losses.REFERENCE_FEATURES[task]), raw)
 
 
+def test_selection_loss_takes_a_target_for_each_example() -> None:
+    selected, features, targets = torch.tensor([2.0, 6.0]), torch.tensor([10.0, 20.0]), torch.tensor([0.1, 0.4])
+    raw = losses.selection_loss(selected, features, targets, None)
+    assert raw.item() == pytest.approx(((2 - 1) ** 2 + (6 - 8) ** 2) / 2)
+    normalised = losses.selection_loss(selected, features, targets, 256)
+    assert normalised.item() == pytest.approx(256**2 * ((0.2 - 0.1) ** 2 + (0.3 - 0.4) ** 2) / 2)
+
+
+@given(arrays(np.float32, (2, 6), elements=st.floats(0, 1, width=32)), arrays(np.bool_, (2, 6)), st.booleans())
+def test_contiguity_loss_is_the_mean_difference_of_neighbours(
+    mask: np.ndarray, feature: np.ndarray, image: bool
+) -> None:
+    pairs = [(i, i + 1) for i in range(5)]
+    if image:  # two rows of three: to the right, and below
+        pairs = [(0, 1), (1, 2), (3, 4), (4, 5), (0, 3), (1, 4), (2, 5)]
+    found = [abs(m[i] - m[j]) for m, f in zip(mask, feature, strict=True) for i, j in pairs if f[i] and f[j]]
+    loss = losses.contiguity_loss(torch.from_numpy(mask), torch.from_numpy(feature), (2, 3) if image else None)
+    assert loss.item() == pytest.approx(np.mean(found) if found else 0.0, abs=1e-6)
+
+
 @given(arrays(np.float32, (4, 3), elements=FINITE), arrays(np.int64, 4, elements=st.integers(0, 2)), st.floats(0, 3))
 def test_task_and_re_loss_are_equations_5_and_6(logits: np.ndarray, labels: np.ndarray, weight: float) -> None:
     expected = -np.log(softmax(logits.astype(np.float64)))[np.arange(4), labels].mean()

@@ -53,11 +53,11 @@ def scene(request: Any, settings: Callable, prepared: Callable, first_batch: Cal
 def run(scene: dict[str, Any], method: str, batch: dict[str, Tensor] | None = None, **changes: Any) -> Any:
     """The terms of a method, and the output that the model gave on the way, from the same seed."""
     model, context = scene["model"], scene["context"]
-    teacher = changes.pop("teacher", None)
+    teacher, moment = changes.pop("teacher", None), changes.pop("moment", MOMENT)
     context = replace(context, config=replace(context.config, **changes), teachers=teacher)
     batch = batch or scene["batch"]
     torch.manual_seed(11)
-    terms = objective_of(method)(model, batch, MOMENT, context)
+    terms = objective_of(method)(model, batch, moment, context)
     torch.manual_seed(11)
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "pixel_values") if name in batch}
     output = model(**inputs, temperature=TEMPERATURE)
@@ -111,13 +111,21 @@ def with_teachers(scene: dict[str, Any], count: int = 1) -> dict[str, Tensor]:
     return {"teacher_selection_logits": z, "teacher_mask": z[..., 1] > z[..., 0], "teacher_logits": q}
 
 
-def l_kd(output: RationaleOutput, z: Tensor, q: Tensor, noise: Tensor, counted: np.ndarray, lambda_r: float) -> Any:
-    teacher = softmax((array(z) + array(noise)) / TEMPERATURE)
-    student = softmax((array(output.selection.logits) + array(output.selection.noise)) / TEMPERATURE)
+def l_kd(
+    output: RationaleOutput,
+    z: Tensor,
+    q: Tensor,
+    noise: Tensor,
+    counted: np.ndarray,
+    lambda_r: float,
+    temperature: float = TEMPERATURE,
+) -> Any:
+    teacher = softmax((array(z) + array(noise)) / temperature)
+    student = softmax((array(output.selection.logits) + array(output.selection.noise)) / temperature)
     rationale = ((teacher * np.log(teacher / student)).sum(axis=-1) * counted).sum(axis=1).mean()
-    soft_teacher, soft_student = softmax(array(q) / TEMPERATURE), softmax(array(output.logits) / TEMPERATURE)
+    soft_teacher, soft_student = softmax(array(q) / temperature), softmax(array(output.logits) / temperature)
     prediction = (soft_teacher * np.log(soft_teacher / soft_student)).sum(axis=-1).mean()
-    return rationale, prediction, lambda_r * rationale + TEMPERATURE**2 * prediction
+    return rationale, prediction, lambda_r * rationale + temperature**2 * prediction
 
 
 @pytest.mark.parametrize("noise", ["independent", "shared"])
@@ -138,6 +146,100 @@ def test_rekd_minimises_equation_11(scene: dict[str, Any], noise: str, cached: b
     expected = 0.4 * l_re(output, batch["labels"], context) + 0.6 * distillation
     assert terms["loss"].item() == pytest.approx(expected, rel=1e-4)
     assert teacher.masks == ([] if cached else [None])
+
+
+def distilled_loss(
+    output: RationaleOutput, answer: dict[str, Tensor], terms: dict[str, Tensor], weights: tuple[float, float, float]
+) -> float:
+    alpha, rationale, prediction = weights
+    kd = rationale * terms["kd_rationale"].item() + prediction * terms["kd_prediction"].item()
+    return alpha * terms["re"].item() + (1 - alpha) * kd
+
+
+@pytest.mark.parametrize(
+    ("changes", "progress", "weights"),
+    [
+        ({"alpha": 0.0}, 0.5, (0.0, 0.7, TEMPERATURE**2)),
+        ({"distil": "rationale"}, 0.5, (0.4, 0.7, 0.0)),
+        ({"distil": "prediction"}, 0.5, (0.4, 0.0, TEMPERATURE**2)),
+        ({"alpha": 0.1, "alpha_end": 0.9}, 0.25, (0.3, 0.7, TEMPERATURE**2)),
+        ({"alpha": 0.1, "alpha_end": 0.9}, 1.0, (0.9, 0.7, TEMPERATURE**2)),
+    ],
+)
+def test_ablations_weigh_the_terms_of_equation_11(
+    scene: dict[str, Any], changes: dict[str, Any], progress: float, weights: tuple[float, float, float]
+) -> None:
+    answer = with_teachers(scene)
+    settings = {"alpha": 0.4, "lambda_r": 0.7, **changes}
+    moment = Moment(TEMPERATURE, progress)
+    terms, output, _ = run(scene, "rekd", teacher=StoredTeacher(answer), moment=moment, **settings)
+    assert terms["loss"].item() == pytest.approx(distilled_loss(output, answer, terms, weights), rel=1e-5)
+
+
+def test_fixed_temperature_is_that_of_equations_7_and_8_alone(scene: dict[str, Any]) -> None:
+    answer = with_teachers(scene)
+    z, q = answer["teacher_selection_logits"][:, :, 0], answer["teacher_logits"][:, 0]
+    changes = {"kd_temperature": 2.5, "alpha": 0.4, "lambda_r": 0.7, "gumbel_noise": "shared"}
+    terms, output, context = run(scene, "rekd", teacher=StoredTeacher(answer), **changes)
+    noise, feature = output.selection.noise, array(output.selection.feature)
+    rationale, prediction, distillation = l_kd(output, z, q, noise, feature, 0.7, temperature=2.5)
+    assert terms["kd_rationale"].item() == pytest.approx(rationale, rel=1e-4)
+    assert terms["kd_prediction"].item() == pytest.approx(prediction, rel=1e-4)
+    re = l_re(output, scene["batch"]["labels"], context)  # the mask is drawn at the annealed temperature
+    assert terms["loss"].item() == pytest.approx(0.4 * re + 0.6 * distillation, rel=1e-4)
+
+
+def test_hard_labels_are_cross_entropies_with_the_teachers_decisions(scene: dict[str, Any]) -> None:
+    answer = with_teachers(scene)
+    terms, output, _ = run(scene, "rekd", teacher=StoredTeacher(answer), teacher_labels="hard")
+    student = softmax((array(output.selection.logits) + array(output.selection.noise)) / TEMPERATURE)
+    chosen = answer["teacher_mask"][..., 0].long().numpy()
+    each = -np.log(np.take_along_axis(student, chosen[..., None], axis=-1))[..., 0] * array(output.selection.feature)
+    assert terms["kd_rationale"].item() == pytest.approx(each.sum(axis=1).mean(), rel=1e-4)
+    labels = answer["teacher_logits"][:, 0].argmax(dim=-1).numpy()
+    classes = softmax(array(output.logits) / TEMPERATURE)[np.arange(len(labels)), labels]
+    assert terms["kd_prediction"].item() == pytest.approx(-np.log(classes).mean(), rel=1e-4)
+
+
+@pytest.mark.parametrize("labels", ["soft", "hard"])
+def test_several_teachers_are_averaged_as_distributions(scene: dict[str, Any], labels: str) -> None:
+    answer = with_teachers(scene, 3)
+    changes = {"gumbel_noise": "shared", "teacher_labels": labels}
+    terms, output, _ = run(scene, "rekd", teacher=StoredTeacher(answer), **changes)
+    noise = array(output.selection.noise)[:, :, None]
+    selection = softmax((array(answer["teacher_selection_logits"]) + noise) / TEMPERATURE)
+    classes = softmax(array(answer["teacher_logits"]) / TEMPERATURE)
+    if labels == "hard":
+        selection = np.eye(2)[answer["teacher_mask"].long().numpy()]
+        classes = np.eye(classes.shape[-1])[answer["teacher_logits"].argmax(dim=-1).numpy()]
+    student = softmax((array(output.selection.logits) + array(output.selection.noise)) / TEMPERATURE)
+
+    def kl(target: np.ndarray, other: np.ndarray) -> np.ndarray:
+        return (target * (np.log(np.maximum(target, 1e-300)) - np.log(other))).sum(axis=-1)
+
+    rationale = (kl(selection.mean(axis=2), student) * array(output.selection.feature)).sum(axis=1).mean()
+    prediction = kl(classes.mean(axis=1), softmax(array(output.logits) / TEMPERATURE)).mean()
+    assert terms["kd_rationale"].item() == pytest.approx(rationale, rel=1e-4)
+    assert terms["kd_prediction"].item() == pytest.approx(prediction, rel=1e-4)
+
+
+def test_shape_of_the_rationale_enters_the_loss(scene: dict[str, Any]) -> None:
+    labels, context = scene["batch"]["labels"], scene["context"]
+    ratios = {name: 0.1 + 0.02 * i for i, name in enumerate(context.labels)}
+    terms, output, context = run(scene, "re", lambda_contiguity=0.3, class_ratios=ratios)
+    targets = np.array([0.1 + 0.02 * label for label in labels.tolist()])
+    chosen, lengths = array(output.mask).sum(axis=1), array(output.selection.feature).sum(axis=1)
+    reference = {"text": 256, "image": 196}[context.task]
+    select = (((chosen / lengths - targets) * reference) ** 2).mean()
+    grid = output.mask.unflatten(1, context.grid or (1, -1)).detach()
+    real = output.selection.feature.unflatten(1, context.grid or (1, -1))
+    changes = [
+        (grid.diff(dim=axis).abs()[(real.narrow(axis, 0, n) & real.narrow(axis, 1, n))])
+        for axis, n in ((1, grid.shape[1] - 1), (2, grid.shape[2] - 1))
+    ]
+    total = torch.cat([each.flatten() for each in changes]).mean().item()
+    expected = cross_entropy(output, labels) + 0.01 * select + 0.3 * total
+    assert terms["loss"].item() == pytest.approx(expected, rel=1e-4)
 
 
 def test_students_mask_is_shown_to_the_teacher_only_where_asked(scene: dict[str, Any]) -> None:

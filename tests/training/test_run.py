@@ -391,3 +391,31 @@ def test_readings_of_the_published_code_train(
     metrics = train(config, tmp_path / "run")
     assert np.isfinite(list(metrics.values())).all()
     assert not any(torch.isnan(weight).any() for weight in weights(tmp_path / "run").values())
+
+
+def test_shape_of_the_rationale_is_kept_on_dev_data(settings: Callable, tmp_path: Path) -> None:
+    changes = {"select_words": True, "min_selected": 2, "max_selected": 9, "lambda_contiguity": 0.1}
+    config = settings("text", "re", target_ratio=0.2, class_ratios={"neg": 0.1}, control=None, **changes)
+    metrics = train(config, tmp_path / "run")
+    assert metrics["rationale_ratio"] == pytest.approx(0.15, abs=0.03)  # balanced labels: the mean of both
+    assert metrics["rationale_ratio_by_label"].keys() == {"neg", "pos"}
+    saved = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert (saved["select_words"], saved["min_selected"], saved["max_selected"]) == (True, 2, 9)
+    assert saved["target_ratio"] == pytest.approx(0.15, abs=0.01)
+
+
+def test_settings_that_do_not_fit_the_data_are_refused(settings: Callable, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="names 'positive'; the labels are neg, pos"):
+        train(settings("text", "re", class_ratios={"positive": 0.1}), tmp_path / "run")
+    with pytest.raises(InputError, match="images have none"):
+        train(settings("image", "re", select_words=True), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_student_of_two_teachers(runs: Callable[..., Path], settings: Callable, tmp_path: Path) -> None:
+    teachers = f"{runs('text', 're')}, {runs('text', 'rekd')}"
+    changes = {"teacher": teachers, "allow_weak_teacher": True, "control": None, "teacher_labels": "hard"}
+    metrics = train(settings("text", "rekd", **changes), tmp_path / "run")
+    assert 0 < metrics["rationale_ratio"] < 1
+    with pytest.raises(InputError, match="nowhere does not exist"):
+        train(settings("text", "rekd", **{**changes, "teacher": f"{runs('text', 're')},nowhere"}), tmp_path / "other")
