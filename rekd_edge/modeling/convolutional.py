@@ -24,7 +24,7 @@ class CNNConfig(PretrainedConfig):
 
 
 class ResNetConfig(PretrainedConfig):
-    """`num_hidden_layers` counts residual blocks, which see 3 x 3 patches."""
+    """`num_hidden_layers` counts convolutions over 3 x 3 patches, each with a residual."""
 
     model_type = "rekd-resnet"
 
@@ -33,20 +33,28 @@ AutoConfig.register(CNNConfig.model_type, CNNConfig)
 AutoConfig.register(ResNetConfig.model_type, ResNetConfig)
 
 
+def convolutions(config: Any, window: int) -> list[nn.Module]:
+    """One product a layer, of `window` places side by side, initialised for rectifiers (arXiv 1502.01852)."""
+    layers = [nn.Linear(window * config.hidden_size, config.hidden_size) for _ in range(config.num_hidden_layers)]
+    for layer in layers:
+        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        nn.init.zeros_(layer.bias)
+    return [*layers]
+
+
 class CNN(StudentNet):
-    """Residual blocks over three tokens: x + GELU(W [x before, x, x after])."""
+    """Residual convolutions over three tokens: x + GELU(W [x before, x, x after])."""
 
     config_class = CNNConfig
     donors = ("bert", "roberta")
     default_layers = 2
 
     def __init__(self, config: Any) -> None:
-        width = config.hidden_size
-        super().__init__(config, [nn.Linear(3 * width, width) for _ in range(config.num_hidden_layers)])
+        super().__init__(config, convolutions(config, 3))
 
 
 class CNNEncoder(TextEncoder):
-    """Beyond a text's end every convolution sees zeros, as beyond its beginning."""
+    """Beyond a text's end every convolution sees zeros, as before its beginning."""
 
     def layers(self, hidden: Tensor, bias: Tensor | None) -> Tensor:
         real = real_positions(hidden, bias)[..., None]  # [batch, positions, 1]
@@ -55,41 +63,30 @@ class CNNEncoder(TextEncoder):
         return hidden
 
 
-class Bottleneck(nn.Module):
-    """A residual block of half the width (arXiv 1512.03385, figure 5), with GELU and without normalisation."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.reduce = nn.Linear(width, width // 2)
-        self.convolution = nn.Linear(9 * (width // 2), width // 2)
-        self.expand = nn.Linear(width // 2, width)
-
-    def forward(self, grid: Tensor) -> Tensor:
-        """[batch, rows, columns, hidden] to the same."""
-        narrow = nn.functional.gelu(self.reduce(grid))
-        window = neighbours(neighbours(narrow, 1), 2)  # [batch, rows, columns, 9 · hidden / 2]
-        return grid + self.expand(nn.functional.gelu(self.convolution(window)))
-
-
 class ResNet(StudentNet):
-    """Bottleneck blocks on the patch grid; where a patch lies shows in the zeros beyond the border alone."""
+    """Residual convolutions over 3 x 3 patches, after a learned embedding of each place: what a few selected patches
+    show says little without where they lie."""
 
     config_class = ResNetConfig
     donors = ("vit",)
     default_layers = 2
 
     def __init__(self, config: Any) -> None:
-        super().__init__(config, [Bottleneck(config.hidden_size) for _ in range(config.num_hidden_layers)])
+        super().__init__(config, convolutions(config, 9))
+        side = config.image_size // config.patch_size
+        self.positions = nn.Parameter(torch.randn(side, side, config.hidden_size))  # as large as a normalised patch
 
 
 class ResNetEncoder(ImageEncoder):
     """Sees every patch among those around it."""
 
+    def assemble(self, embeddings: Tensor, where: Tensor | None = None) -> Tensor:
+        return super().assemble(embeddings + self.backbone.positions.flatten(0, 1))
+
     def layers(self, hidden: Tensor, bias: Tensor | None) -> Tensor:
-        side = self.config.image_size // self.config.patch_size
-        grid = hidden.unflatten(1, (side, side))
-        for block in self.layer_stack():
-            grid = block(grid)
+        grid = hidden.unflatten(1, self.backbone.positions.shape[:2])  # [batch, rows, columns, hidden]
+        for convolution in self.layer_stack():
+            grid = grid + nn.functional.gelu(convolution(neighbours(neighbours(grid, 1), 2)))
         return grid.flatten(1, 2)
 
 

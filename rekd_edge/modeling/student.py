@@ -16,6 +16,9 @@ from rekd_edge.modeling.encoder import Encoder, cut_patches, project_patches
 
 __all__ = ["ImageEncoder", "StudentNet", "TextEncoder", "real_positions"]
 
+FLOOR = 1e-2
+"""Added to the variance of the pooled mean: where next to nothing is visible, the mask's gradient stays bounded."""
+
 _SHARED = ("hidden_size", "hidden_dropout_prob", "initializer_range")
 _TAKEN = {"text": (*_SHARED, "vocab_size"), "image": (*_SHARED, "image_size", "patch_size", "num_channels")}
 
@@ -49,7 +52,7 @@ class StudentNet(nn.Module):
 
 
 class StudentEncoder(Encoder):
-    """Classifies from the mean of what is visible; embeddings are normalised before they are masked, because
+    """Classifies from the normalised mean of what is visible. Embeddings are normalised before they are masked, because
     normalisation undoes a mask's scale and with it the gradient that decides what to select."""
 
     can_drop = False
@@ -62,8 +65,11 @@ class StudentEncoder(Encoder):
         return self.backbone.layers
 
     def pool(self, hidden: Tensor, visible: Tensor) -> Tensor:
-        weight = visible[..., None].to(hidden.dtype)  # [batch, features, 1]
-        return (hidden * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1.0)
+        weights = torch.stack([visible, visible], dim=1).to(hidden.dtype)  # [batch, 2, features]
+        # two rows and not one: products with a single row sum in an order that depends on the padding
+        total = (weights @ hidden)[:, 0]
+        mean = total / weights[:, 0].sum(dim=1, keepdim=True).clamp(min=1.0)
+        return nn.functional.layer_norm(mean, [self.hidden_size], eps=FLOOR)
 
 
 class TextEncoder(StudentEncoder):

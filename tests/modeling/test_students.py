@@ -24,6 +24,7 @@ from rekd_edge.modeling.backbones import (
 )
 from rekd_edge.modeling.convolutional import neighbours
 from rekd_edge.modeling.encoders import Encoder, build_encoder, encoder_from_backbone
+from rekd_edge.modeling.student import FLOOR
 
 NETS = {"bilstm": ("bert", "roberta"), "cnn": ("bert", "roberta"), "resnet": ("vit",)}
 PAIRS = [(family, donor) for family, donors in NETS.items() for donor in donors]
@@ -171,20 +172,15 @@ def test_a_cnn_is_a_convolution_on_each_text_without_padding(make_encoder: Calla
 
 
 @torch.no_grad()
-def test_a_resnet_block_is_a_bottleneck_of_convolutions(make_encoder: Callable) -> None:
+def test_a_resnet_is_a_convolution_on_the_patch_grid(make_encoder: Callable) -> None:
     encoder = make_encoder("resnet", 2)
-    hidden = torch.randn(2, 9, 32)
-    image = hidden.unflatten(1, (3, 3)).permute(0, 3, 1, 2)  # [batch, hidden, rows, columns]
-    for block in encoder.layer_stack():
-        narrow = nn.functional.gelu(
-            nn.functional.conv2d(image, block.reduce.weight[..., None, None], block.reduce.bias)
-        )
-        kernel = block.convolution.weight.unflatten(1, (3, 3, 16))  # [out, columns, rows, in]: rows are gathered first
-        narrow = nn.functional.conv2d(narrow, kernel.permute(0, 3, 2, 1), block.convolution.bias, padding=1)
-        wide = nn.functional.conv2d(nn.functional.gelu(narrow), block.expand.weight[..., None, None], block.expand.bias)
-        image = image + wide
+    embeddings = torch.randn(2, 9, 32)
+    image = (embeddings.unflatten(1, (3, 3)) + encoder.backbone.positions).permute(0, 3, 1, 2)
+    for linear in encoder.layer_stack():
+        kernel = linear.weight.unflatten(1, (3, 3, 32)).permute(0, 3, 2, 1)  # rows are gathered first
+        image = image + nn.functional.gelu(nn.functional.conv2d(image, kernel, linear.bias, padding=1))
     expected = image.permute(0, 2, 3, 1).flatten(1, 2)
-    torch.testing.assert_close(encoder.layers(hidden, None), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(encoder.layers(encoder.assemble(embeddings), None), expected, atol=1e-5, rtol=1e-5)
 
 
 @given(st.integers(1, 5), st.integers(1, 4), st.integers(0, 1))
@@ -200,17 +196,17 @@ def test_neighbours_are_zero_beyond_the_border_alone(rows: int, columns: int, ax
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=9))
-def test_a_classifier_reads_the_mean_of_what_is_visible(seen: list[bool]) -> None:
+def test_a_classifier_reads_the_normalised_mean_of_what_is_visible(seen: list[bool]) -> None:
     encoder = encoder_from_backbone(backbone_from_config(backbone_config("cnn:random:bert-nano")))
-    hidden = torch.randn(1, len(seen), 64)
-    visible = torch.tensor([seen]).float().requires_grad_()
+    hidden = torch.randn(1, len(seen), 64, dtype=torch.float64)
+    visible = torch.tensor([seen]).double().requires_grad_()
     pooled = encoder.pool(hidden, visible)
-    chosen = hidden[0, torch.tensor(seen)]
-    torch.testing.assert_close(pooled[0], chosen.mean(dim=0) if any(seen) else torch.zeros(64))
-    pooled.sum().backward()
-    count = max(sum(seen), 1)  # d mean / d visible_i = (h_i - mean) / count, and h_i where nothing else is visible
-    expected = (hidden[0] - (pooled[0].detach() if any(seen) else 0)).sum(dim=1) / count
-    torch.testing.assert_close(visible.grad[0], expected, atol=1e-4, rtol=1e-4)
+    mean = hidden[0, torch.tensor(seen)].sum(dim=0) / max(sum(seen), 1)
+    expected = (mean - mean.mean()) / (mean.var(correction=0) + FLOOR).sqrt()
+    torch.testing.assert_close(pooled[0], expected)
+    assert torch.autograd.gradcheck(lambda mask: encoder.pool(hidden, mask), (visible.detach() + 0.6).requires_grad_())
+    pooled[0, 0].backward()
+    assert visible.grad.isfinite().all()
 
 
 @text_net
