@@ -70,12 +70,13 @@ class Activation:
     grid: Grid | None = None
 
 
-def scheme(calibrated: bool, target: str) -> str:
-    """How activations get their scales, in words for the manifest."""
-    if not calibrated:
-        return "int8, one activation scale a row"
-    static = "LayerNormalization and attention" if target == "cpu" else "LayerNormalization"
-    return f"int8, static activation scales a channel after {static}, one scale a row elsewhere"
+def scheme(calibrated: bool, target: str, recurrent: bool = False) -> str:
+    """How activations get their scales, in words for the manifest; `recurrent` models hold an LSTM."""
+    words = "int8, one activation scale a row"
+    if calibrated:
+        static = "LayerNormalization and attention" if target == "cpu" else "LayerNormalization"
+        words = f"int8, static activation scales a channel after {static}, one scale a row elsewhere"
+    return f"{words}; LSTMs compute in float from int8 weights" if recurrent else words
 
 
 def quantize(model: ModelProto, feeds: Sequence[Feed], target: str) -> ModelProto:

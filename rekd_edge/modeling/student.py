@@ -68,7 +68,7 @@ class StudentEncoder(Encoder):
         weights = torch.stack([visible, visible], dim=1).to(hidden.dtype)  # [batch, 2, features]
         # two rows and not one: products with a single row sum in an order that depends on the padding
         total = (weights @ hidden)[:, 0]
-        mean = total / weights[:, 0].sum(dim=1, keepdim=True).clamp(min=1.0)
+        mean = total / visible.sum(dim=1, keepdim=True).clamp(min=1.0)
         return nn.functional.layer_norm(mean, [self.hidden_size], eps=FLOOR)
 
 
