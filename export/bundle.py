@@ -117,7 +117,8 @@ def export_bundle(
             step(2, 4, "quantising")
             onnx.save(quantize(onnx.load(graph), sample.calibration, target), graph)
             quantization, failed = _check_int8(graph, sample, reference, config.pad_token_id)
-            quantization = {"scheme": scheme(bool(sample.calibration), target), **quantization}
+            recurrent = config.predictor["model_type"] == "rekd-bilstm"
+            quantization = {"scheme": scheme(bool(sample.calibration), target, recurrent), **quantization}
             failures += failed
         final = onnx.load(graph)
         name_stages(final, selects=config.selects)

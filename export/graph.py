@@ -13,7 +13,7 @@ import torch
 from torch import OptionalType, Tensor, nn
 
 from rekd_edge.export.fusion import fuse, optimise
-from rekd_edge.modeling import RationaleModel
+from rekd_edge.modeling import RationaleModel, recurrent
 from rekd_edge.modeling.rationale import HIDDEN
 
 __all__ = ["INPUTS", "OPSET", "OUTPUTS", "export_graph", "graph_io"]
@@ -69,7 +69,8 @@ def _trace(model: RationaleModel, path: Path, fused: bool) -> None:
         for name, io in {**INPUTS[task], **outputs}.items()
     }
     attention = patch.object(nn.functional, "scaled_dot_product_attention", _fused_attention)
-    with warnings.catch_warnings(), attention if fused else nullcontext():
+    recurrence = patch.object(recurrent, "read_both_ways", _traced_recurrence)
+    with warnings.catch_warnings(), recurrence, attention if fused else nullcontext():
         warnings.simplefilter("ignore")  # tracer notes on shapes that are fixed on purpose
         torch.onnx.export(
             _Pipeline(model).eval(),
@@ -110,6 +111,41 @@ def _fused_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tenso
     visible = None if attn_mask is None else (attn_mask == 0).flatten(1).int()
     merged = [each.transpose(1, 2).flatten(2) for each in (query, key, value)]
     return _Attention.apply(*merged, visible, heads).unflatten(2, (heads, size)).transpose(1, 2)
+
+
+class _Recurrence(torch.autograd.Function):
+    """A bidirectional LSTM that exports as ONNX's own node, which takes the length of every row: torch's export of a
+    packed sequence fixes the batch.
+
+    https://onnx.ai/onnx/operators/onnx__LSTM.html
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, recurrence: Tensor, bias: Tensor, lengths: Tensor, size: int
+    ) -> Tensor:
+        """Shapes only: [positions, batch, hidden] to [positions, 2, batch, size]; the graph computes."""
+        return hidden.unflatten(2, (2, size)).transpose(1, 2).clone()
+
+    @staticmethod
+    def symbolic(g: Any, hidden: Any, weight: Any, recurrence: Any, bias: Any, lengths: Any, size: int) -> Any:
+        inputs = [hidden, weight, recurrence, bias, lengths]
+        states = g.op("LSTM", *inputs, hidden_size_i=size, direction_s="bidirectional")
+        return states.setType(hidden.type().with_sizes([None, 2, None, size]))
+
+
+def _traced_recurrence(lstm: Any, hidden: Tensor, lengths: Tensor) -> Tensor:
+    """`read_both_ways` as one node."""
+
+    def of_both(name: str) -> Tensor:
+        """[2, 4 · size, …] with ONNX's order of gates (i o f c); torch has i f c o."""
+        directions = [getattr(lstm, f"{name}_l0{direction}").chunk(4) for direction in ("", "_reverse")]
+        return torch.stack([torch.cat([i, o, f, c]) for i, f, c, o in directions])
+
+    bias = torch.cat([of_both("bias_ih"), of_both("bias_hh")], dim=1)
+    weights = of_both("weight_ih"), of_both("weight_hh"), bias
+    states = _Recurrence.apply(hidden.transpose(0, 1), *weights, lengths.int(), lstm.hidden_size)
+    return states.permute(2, 0, 1, 3).flatten(2)
 
 
 def example_inputs(model: RationaleModel) -> tuple[Tensor, ...]:

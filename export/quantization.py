@@ -11,6 +11,11 @@ an int8 product is quantised in one of two ways instead, chosen by the node that
   token by token (arXiv 2206.01861).
 
 Activations are uint8 and weights int8, which is the one pairing that ONNX Runtime computes fast on every CPU.
+
+The weights of an LSTM, and tables that are added whole, are int8 in the file and float from the opening of a session
+on, where ONNX Runtime folds the Cast and Mul that restore them. Left to DequantizeLinear, which it does not fold, an
+LSTM's weights are no constants: it then multiplies a single row by another kernel than several, and a row's last
+digit depends on its batch.
 """
 
 from __future__ import annotations
@@ -65,12 +70,13 @@ class Activation:
     grid: Grid | None = None
 
 
-def scheme(calibrated: bool, target: str) -> str:
-    """How activations get their scales, in words for the manifest."""
-    if not calibrated:
-        return "int8, one activation scale a row"
-    static = "LayerNormalization and attention" if target == "cpu" else "LayerNormalization"
-    return f"int8, static activation scales a channel after {static}, one scale a row elsewhere"
+def scheme(calibrated: bool, target: str, recurrent: bool = False) -> str:
+    """How activations get their scales, in words for the manifest; `recurrent` models hold an LSTM."""
+    words = "int8, one activation scale a row"
+    if calibrated:
+        static = "LayerNormalization and attention" if target == "cpu" else "LayerNormalization"
+        words = f"int8, static activation scales a channel after {static}, one scale a row elsewhere"
+    return f"{words}; LSTMs compute in float from int8 weights" if recurrent else words
 
 
 def quantize(model: ModelProto, feeds: Sequence[Feed], target: str) -> ModelProto:
@@ -86,7 +92,7 @@ def quantize(model: ModelProto, feeds: Sequence[Feed], target: str) -> ModelProt
     for node in editor.model.graph.node:  # by tanh: twice as fast and within 5e-4 of the exact one
         if node.op_type == "Gelu" and node.domain == CONTRIB:
             node.op_type = "FastGelu"
-    return quantize_embeddings(quantize_products(editor.model, feeds, fused=target == "cpu"))
+    return quantize_stored(quantize_embeddings(quantize_products(editor.model, feeds, fused=target == "cpu")))
 
 
 def quantize_products(model: ModelProto, feeds: Sequence[Feed], fused: bool) -> ModelProto:
@@ -147,6 +153,26 @@ def quantize_embeddings(model: ModelProto) -> ModelProto:
             writer.add(node.op_type, [source, *node.input[1:]], f"{output}_{part}")
         writer.add("Cast", [f"{output}_int8"], f"{output}_float", to=TensorProto.FLOAT)
         writer.add("Mul", [f"{output}_float", f"{output}_scale"], output)
+    return writer.model()
+
+
+def quantize_stored(model: ModelProto) -> ModelProto:
+    """Int8 in the file, with one scale a row, for the weights of every LSTM and for tables that are added whole."""
+    writer = _Writer(model)
+    for original in model.graph.node:
+        node = NodeProto.FromString(original.SerializeToString())
+        places, axes = {"LSTM": ((1, 2), 3), "Add": ((0, 1), 2)}.get(node.op_type, ((), 0))
+        for place in places:
+            tensor = writer.constants.get(node.input[place])
+            if tensor is None or len(tensor.dims) != axes or np.prod(tensor.dims) < SMALLEST:
+                continue
+            weight = numpy_helper.to_array(tensor)
+            values, scale = quantize_rows(weight.reshape(-1, weight.shape[-1]))
+            integers = writer.constant(tensor.name, values.reshape(weight.shape))
+            steps = writer.constant(tensor.name, scale.reshape(*weight.shape[:-1], 1))
+            floats = writer.add("Cast", [integers], f"{integers}_float", to=TensorProto.FLOAT)
+            node.input[place] = writer.add("Mul", [floats, steps], f"{integers}_restored")
+        writer.nodes.append(node)
     return writer.model()
 
 

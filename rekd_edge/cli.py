@@ -92,7 +92,7 @@ def train(
     output: Annotated[Path, typer.Option(metavar="RUN", help="A new folder for the run.")],
     method: Annotated[Method | None, typer.Option(help=METHOD_HELP)] = None,
     data: Annotated[str | None, typer.Option(metavar="SPEC", help="Hub name, folder or builtin:NAME.")] = None,
-    backbone: Annotated[str | None, typer.Option(help="Hub name, folder or random:NAME.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="Hub name, folder, random:NAME, or FAMILY: and one.")] = None,
     layers: Annotated[int | None, typer.Option(help="Keep the predictor's first K layers.")] = None,
     generator_layers: Annotated[int | None, typer.Option(help="Keep the generator's first K layers.")] = None,
     teacher: Annotated[

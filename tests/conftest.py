@@ -44,11 +44,12 @@ def make_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
     Texts are read in at most 32 tokens and have the labels of `builtin:planted`; images have 8 x 8 patches of one
     pixel and the labels of `builtin:digits`. Margins lie on both sides of 0, and some rows have none above it.
+    `family` puts another net in both towers, on a transformer's features.
     """
-    runs: dict[tuple[str, str, str], Path] = {}
+    runs: dict[tuple[str, str, str, str], Path] = {}
 
-    def make(task: str, mask_mode: str = "zero", method: str = "re") -> Path:
-        key = task, mask_mode, method
+    def make(task: str, mask_mode: str = "zero", method: str = "re", family: str = "") -> Path:
+        key = task, mask_mode, method, family
         if key not in runs:
             runs[key] = tmp_path_factory.mktemp("-".join(key))
             _write_run(runs[key], *key)
@@ -57,7 +58,7 @@ def make_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     return make
 
 
-def _write_run(folder: Path, task: str, mask_mode: str, method: str) -> None:
+def _write_run(folder: Path, task: str, mask_mode: str, method: str, family: str) -> None:
     import torch
 
     from rekd_edge.data import train_tokenizer
@@ -71,6 +72,7 @@ def _write_run(folder: Path, task: str, mask_mode: str, method: str) -> None:
     if is_text:
         name = "random:bert-nano"
         options |= {"max_length": MAX_LENGTH, "vocabulary": tokenizer.get_vocab_size()}
+    name = f"{family}:{name}" if family else name
     torch.manual_seed(0)
     predictor = encoder_from_backbone(load_backbone(name, **options))
     generator = None if method in ("cls", "control") else encoder_from_backbone(load_backbone(name, **options))

@@ -1,4 +1,5 @@
-"""Where encoders come from: a hub name, a local folder (with or without weights), or `random:NAME`."""
+"""Where encoders come from: a hub name, a local folder (with or without weights), `random:NAME`, or `FAMILY:BACKBONE`
+for a net of another family on that backbone's features."""
 
 from __future__ import annotations
 
@@ -18,6 +19,8 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, BertConfig, Pretr
 from transformers.utils import logging
 
 from rekd_edge.errors import InputError
+from rekd_edge.modeling.convolutional import CNN, ResNet
+from rekd_edge.modeling.recurrent import BiLSTM
 from rekd_edge.runtime.image import ImageSettings
 
 __all__ = [
@@ -63,12 +66,25 @@ RANDOM_BACKBONES: dict[str, dict[str, Any]] = {
 `vit-nano` sees an 8x8 image pixel by pixel."""
 
 
+NETS: dict[str, type[BiLSTM] | type[CNN] | type[ResNet]] = {"bilstm": BiLSTM, "cnn": CNN, "resnet": ResNet}
+"""Families of `FAMILY:BACKBONE`."""
+
+_DONATED = {
+    "bert": "embeddings.word_embeddings",
+    "roberta": "embeddings.word_embeddings",
+    "vit": "embeddings.patch_embeddings.projection",
+}
+
+
 def backbone_config(name: str) -> PretrainedConfig:
     """Read a backbone's configuration without its weights.
 
     Raises:
-        InputError: nothing by that name can be found or read.
+        InputError: nothing by that name can be found or read, or a net of that family cannot take its features.
     """
+    family, donor = _donor(name)
+    if family is not None:
+        return _net_config(family, donor)
     if name.startswith("random:"):
         geometry = RANDOM_BACKBONES.get(name.removeprefix("random:"))
         if geometry is None:
@@ -82,8 +98,25 @@ def backbone_config(name: str) -> PretrainedConfig:
     except (OSError, ValueError, TypeError) as error:
         raise InputError(
             f"The backbone {name!r} cannot be read ({_first_line(error)}); give --backbone a hub name, "
-            "a local model folder, or random:NAME."
+            "a local model folder, random:NAME, or one of these after bilstm:, cnn: or resnet:."
         ) from error
+
+
+def _donor(name: str) -> tuple[str | None, str]:
+    """The family and the backbone of `FAMILY:BACKBONE`; None and the name itself where it is a backbone's own."""
+    family, _, donor = name.partition(":")
+    return (family, donor) if family in NETS else (None, name)
+
+
+def _net_config(family: str, name: str) -> PretrainedConfig:
+    donor, net = backbone_config(name), NETS[family]
+    if donor.model_type not in net.donors:
+        fitting = [f"{other}:{name}" for other in NETS if donor.model_type in NETS[other].donors]
+        raise InputError(
+            f"A {family} takes its features from a {' or '.join(net.donors)} backbone, and {name} is of the family "
+            f"{donor.model_type!r}; give --backbone {' or '.join(fitting) or f'{family}: and such a backbone'}."
+        )
+    return net.config_for(donor)
 
 
 def load_backbone(
@@ -99,8 +132,9 @@ def load_backbone(
     image size or length differs from what is asked for.
 
     Args:
-        name: hub name, local folder, or `random:NAME`; a folder without weights gives random weights.
-        layers: how many of the first layers to keep; all by default.
+        name: hub name, local folder, or `random:NAME`; a folder without weights gives random weights. With a family
+            before it, its embeddings alone are taken.
+        layers: how many of the first layers to keep, all by default; how many a net of another family has.
         image_size: height and width in pixels that the encoder will see.
         max_length: tokens that the encoder must bear.
         vocabulary: size of the tokenizer; an encoder with random weights takes it as its own.
@@ -109,6 +143,8 @@ def load_backbone(
         InputError: unknown name, more layers than there are, weights damaged or missing, a vocabulary too large for
             pretrained weights.
     """
+    if _donor(name)[0] is not None:
+        return _load_net(name, layers, image_size, vocabulary)
     pretrained = backbone_config(name)
     wanted = copy.deepcopy(pretrained)
     if layers is not None:
@@ -153,8 +189,30 @@ def load_backbone(
     return backbone
 
 
+def _load_net(name: str, layers: int | None, image_size: int | None, vocabulary: int | None) -> nn.Module:
+    """A net with random weights on its donor's embeddings, which are random where the donor has no weights."""
+    config, (_, donor) = backbone_config(name), _donor(name)
+    if layers is not None:
+        if layers < 1:
+            raise InputError(f"{name} needs a layer at least; {layers} are none.")
+        config.num_hidden_layers = layers
+    if image_size is not None and hasattr(config, "image_size"):
+        config.image_size = image_size
+    if not _has_weights(donor):
+        if vocabulary is not None:
+            config.vocab_size = vocabulary
+        return backbone_from_config(config)
+    source: Any = load_backbone(donor, 1, vocabulary=vocabulary)
+    net: Any = backbone_from_config(config)
+    net.embedding.load_state_dict(source.get_submodule(_DONATED[source.config.model_type]).state_dict())
+    return net
+
+
 def backbone_from_config(config: PretrainedConfig) -> nn.Module:
     """Build a float32 encoder with random weights, without a pooler, on PyTorch's fused attention."""
+    for net in NETS.values():
+        if isinstance(config, net.config_class):
+            return net(config)
     try:  # the configuration's own dtype would be taken
         return AutoModel.from_config(config, add_pooling_layer=False, attn_implementation="sdpa").float()
     except (TypeError, ValueError) as error:
@@ -163,6 +221,7 @@ def backbone_from_config(config: PretrainedConfig) -> nn.Module:
 
 def backbone_tokenizer(name: str) -> Tokenizer | None:
     """The tokenizer that belongs to a backbone, or None where it has none (one is then trained on the data)."""
+    _, name = _donor(name)
     if name.startswith("random:"):
         return None
     folder = Path(name)
@@ -190,7 +249,7 @@ def backbone_image_settings(name: str, config: PretrainedConfig, image_size: int
         "mean": [0.5] * 3,
         "std": [0.5] * 3,
     }
-    file = _processor_file(name)
+    file = _processor_file(_donor(name)[1])
     if file is not None:
         saved = json.loads(file.read_text(encoding="utf-8"))
         names = {"resample": "resample", "rescale_factor": "rescale_factor", "mean": "image_mean", "std": "image_std"}

@@ -1,100 +1,20 @@
-"""A Hugging Face encoder taken apart where rationale extraction needs it: features, positions, layers.
-
-A generator or predictor works in four steps; the mask drops features after the first or zeroes them after the second:
-
-    F = encoder.features(inputs)    # [batch, features, ...]      token ids, or the pixels of each patch
-    X = encoder.embed(F)            # [batch, features, hidden]
-    H = encoder.assemble(X, where)  # [batch, positions, hidden]  plus position embeddings and class token
-    H = encoder.layers(H, bias)     # [batch, positions, hidden]  with an additive attention bias
-
-Adding a family means one subclass and one entry in `FAMILIES`.
-"""
+"""Encoders by family. Adding one means one subclass of `Encoder` and one entry in `FAMILIES`."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, PretrainedConfig
+from transformers import AutoConfig
 
 from rekd_edge.errors import InputError
 from rekd_edge.modeling.backbones import backbone_from_config
+from rekd_edge.modeling.convolutional import CNNEncoder, ResNetEncoder
+from rekd_edge.modeling.encoder import Encoder, cut_patches, project_patches
+from rekd_edge.modeling.recurrent import BiLSTMEncoder
 
 __all__ = ["Encoder", "build_encoder", "encoder_from_backbone"]
-
-
-class Encoder(nn.Module, ABC):
-    """One encoder; `prefix` positions stand before the first feature (the class token of a ViT)."""
-
-    backbone: Any
-    task: str
-    embedding_path: str
-    """Where in the backbone the module lies that `embedding` gives."""
-    prefix: int = 0
-    renamed: tuple[tuple[str, str], ...] = ()
-    """(name in transformers 5, name in checkpoints) where they differ; checkpoints keep the hub's names."""
-
-    def __init__(self, backbone: nn.Module) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self._lent: tuple[nn.Module, ...] = ()  # in a tuple, so that its weights are saved with their owner alone
-
-    @property
-    def config(self) -> PretrainedConfig:
-        """The configuration of the wrapped backbone."""
-        return self.backbone.config
-
-    @property
-    def hidden_size(self) -> int:
-        """Width of the hidden states."""
-        return self.config.hidden_size
-
-    def features(self, inputs: Tensor) -> Tensor:
-        """Token ids [batch, sequence] as they are, or pixels [batch, 3, H, W] cut into [batch, features, pixels]."""
-        return inputs
-
-    @abstractmethod
-    def embed(self, features: Tensor) -> Tensor:
-        """Features as `features` gives them to embeddings [batch, features, hidden]."""
-
-    @abstractmethod
-    def assemble(self, embeddings: Tensor, where: Tensor | None = None) -> Tensor:
-        """Feature embeddings [batch, features, hidden] to the first layer's input [batch, positions, hidden].
-
-        `where` int64 [batch, features] gives the place of each feature in its input, where some were left out.
-        """
-
-    @abstractmethod
-    def layer_stack(self) -> nn.ModuleList:
-        """The transformer layers, first to last."""
-
-    def layers(self, hidden: Tensor, bias: Tensor | None) -> Tensor:
-        """Run the layers on [batch, positions, hidden] with an additive attention bias [batch, 1, 1, positions]."""
-        for layer in self.layer_stack():
-            output = layer(hidden, bias)
-            hidden = output[0] if isinstance(output, tuple) else output  # a tuple before transformers 5
-        return hidden
-
-    @property
-    def embedding(self) -> Any:
-        """The module that turns features into embeddings: the table of word pieces, or the projection of patches."""
-        return self._lent[0] if self._lent else self.backbone.get_submodule(self.embedding_path)
-
-    def share_embedding(self, owner: Encoder) -> None:
-        """Embed with another encoder's module in place of one's own, whose weights go.
-
-        Raises:
-            InputError: the encoders differ in width.
-        """
-        if owner.hidden_size != self.hidden_size:
-            raise InputError(
-                f"A generator of width {self.hidden_size} cannot share the embeddings of a predictor of width "
-                f"{owner.hidden_size}; set share_embeddings=false."
-            )
-        self.backbone.set_submodule(self.embedding_path, nn.Identity())
-        self._lent = (owner.embedding,)
 
 
 class BertEncoder(Encoder):
@@ -136,14 +56,10 @@ class ViTEncoder(Encoder):
     )
 
     def features(self, inputs: Tensor) -> Tensor:
-        side = self.config.patch_size
-        batch, channels, rows, columns = inputs.shape
-        cut = inputs.reshape(batch, channels, rows // side, side, columns // side, side)
-        return cut.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+        return cut_patches(inputs, self.config.patch_size)
 
     def embed(self, features: Tensor) -> Tensor:
-        projection = self.embedding  # a convolution without overlap is a product
-        return nn.functional.linear(features, projection.weight.flatten(1), projection.bias)
+        return project_patches(features, self.embedding)
 
     def assemble(self, embeddings: Tensor, where: Tensor | None = None) -> Tensor:
         module = self.backbone.embeddings
@@ -162,8 +78,14 @@ class ViTEncoder(Encoder):
         return self.backbone.layernorm(super().layers(hidden, bias))
 
 
-FAMILIES: dict[str, type[Encoder]] = {"bert": BertEncoder, "roberta": BertEncoder, "vit": ViTEncoder}
-"""Encoder families by the `model_type` of their Hugging Face configuration."""
+TRANSFORMERS: dict[str, type[Encoder]] = {"bert": BertEncoder, "roberta": BertEncoder, "vit": ViTEncoder}
+FAMILIES: dict[str, type[Encoder]] = {
+    **TRANSFORMERS,
+    "rekd-bilstm": BiLSTMEncoder,
+    "rekd-cnn": CNNEncoder,
+    "rekd-resnet": ResNetEncoder,
+}
+"""Encoder families by the `model_type` of their configuration."""
 
 
 def encoder_from_backbone(backbone: Any) -> Encoder:
@@ -175,7 +97,9 @@ def encoder_from_backbone(backbone: Any) -> Encoder:
     model_type = str(backbone.config.model_type)
     family = FAMILIES.get(model_type)
     if family is None:
-        raise InputError(f"Encoders of the family {model_type!r} are not known; choose one of {', '.join(FAMILIES)}.")
+        raise InputError(
+            f"Encoders of the family {model_type!r} are not known; choose one of {', '.join(TRANSFORMERS)}."
+        )
     return family(backbone)
 
 

@@ -120,6 +120,10 @@ class Predictor(nn.Module):
         self.encoder = encoder
         self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(encoder.hidden_size, classes))
         self.mask_mode = mask_mode
+        if mask_mode == "drop" and not encoder.can_drop:
+            raise InputError(
+                "Features left out of a recurrence or convolution change their neighbours; set mask_mode=zero."
+            )
 
     def forward(self, inputs: Tensor, visible: Tensor, bias: Tensor | None) -> Tensor:
         """Class logits [batch, classes].
@@ -130,6 +134,7 @@ class Predictor(nn.Module):
             bias: additive attention bias [batch, 1, 1, positions] that hides padding, or None.
         """
         features, where = self.encoder.features(inputs), None
+        seen = visible if bias is None else visible * (bias[:, 0, 0] == 0)  # padding may be sampled, but is never seen
         if self.mask_mode == "drop" and self.training:
             bias = drop_bias(nn.functional.pad(visible, (self.encoder.prefix, 0), value=1.0), bias)
         elif self.mask_mode == "drop":
@@ -137,7 +142,8 @@ class Predictor(nn.Module):
         embeddings = self.encoder.embed(features)
         if self.mask_mode == "zero":
             embeddings = embeddings * visible[..., None].to(embeddings.dtype)
-        return self.classifier(self.encoder.layers(self.encoder.assemble(embeddings, where), bias)[:, 0])
+        hidden = self.encoder.layers(self.encoder.assemble(embeddings, where), bias)
+        return self.classifier(self.encoder.pool(hidden, seen))
 
 
 class RationaleModel(nn.Module):

@@ -93,9 +93,9 @@ def deterministic_mask(
     selected = margin > 0
     if limits is not None and limits != Limits():
         return _limited(selected, margin, feature, unit, limits) & feature
-    place = torch.arange(margin.shape[1], device=margin.device).expand(margin.shape) if unit is None else unit
+    place = torch.arange(margin.shape[1], device=margin.device)[None] if unit is None else unit
     best = margin == margin.amax(dim=-1, keepdim=True)
-    first = place.masked_fill(~best, margin.shape[1]).amin(dim=-1, keepdim=True)
+    first = torch.where(best, place, margin.shape[1]).amin(dim=-1, keepdim=True)
     nothing = ~selected.any(dim=-1, keepdim=True)
     return (selected | (nothing & best & (place == first))) & feature
 
@@ -103,7 +103,7 @@ def deterministic_mask(
 def _limited(selected: Tensor, margin: Tensor, feature: Tensor, unit: Tensor | None, limits: Limits) -> Tensor:
     """Add the best units until there are `minimum` features, take the worst ones away beyond `maximum`."""
     if unit is None:
-        unit = torch.arange(margin.shape[1], device=margin.device).expand(margin.shape)
+        unit = torch.arange(margin.shape[1], device=margin.device)[None]
     theirs, ours = margin[:, None, :], margin[:, :, None]
     earlier = unit[:, None, :] < unit[:, :, None]
     real = feature[:, None, :]

@@ -59,9 +59,9 @@ class TrainingConfig:
     spec: str = ""
     """What to train on: the data SPEC (`data.spec` in a recipe)."""
     backbone: str = ""
-    """Hub name, local folder or `random:NAME`."""
+    """Hub name, local folder or `random:NAME`; after `bilstm:`, `cnn:` or `resnet:`, such a net on its features."""
     layers: int | None = None
-    """Keep the predictor's first K layers."""
+    """Keep the predictor's first K layers; a net of another family has K (by default 1 for `bilstm`, else 2)."""
     generator_layers: int | None = None
     """Keep the generator's first K layers. By default as many as the predictor (the paper), but for a student that
     drops features (`rekd`, `drop`) 1 on text and 2 on images, where more layers won nothing that was measured."""

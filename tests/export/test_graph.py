@@ -21,7 +21,8 @@ Graph = Callable[..., tuple[RationaleModel, Path]]
 Rule = Callable[[NDArray[np.float32], NDArray[np.bool_]], NDArray[np.bool_]]
 LOWEST = np.finfo(np.float32).min
 CLS, SEP, PAD = 2, 3, 0
-VARIANTS = list(product(("text", "image"), ("zero", "drop"), ("re", "cls")))
+NETS = [("text", "zero", "re", "bilstm"), ("text", "zero", "re", "cnn"), ("image", "zero", "re", "resnet")]
+VARIANTS = [*product(("text", "image"), ("zero", "drop"), ("re", "cls")), *NETS]
 TARGETS = ("cpu", "web")
 DTYPES = {"tensor(int64)": "int64", "tensor(float)": "float32", "tensor(bool)": "bool"}
 
@@ -58,7 +59,7 @@ def is_feature(feed: dict[str, NDArray]) -> NDArray[np.bool_]:
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_graph_answers_as_torch_does(make_graph: Graph, variant: tuple[str, str, str], target: str) -> None:
+def test_graph_answers_as_torch_does(make_graph: Graph, variant: tuple[str, ...], target: str) -> None:
     model, path = make_graph(*variant, target=target)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     for feed in batches(variant[0]):
@@ -73,7 +74,7 @@ def test_graph_answers_as_torch_does(make_graph: Graph, variant: tuple[str, str,
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_masks_and_margins_keep_the_numeric_rules(
-    make_graph: Graph, select_by_rule: Rule, variant: tuple[str, str, str]
+    make_graph: Graph, select_by_rule: Rule, variant: tuple[str, ...]
 ) -> None:
     _, path = make_graph(*variant)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -115,7 +116,7 @@ def test_names_types_and_axes_are_those_of_the_contract(make_graph: Graph, task:
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_graph_is_valid_at_the_stated_opset(make_graph: Graph, variant: tuple[str, str, str], target: str) -> None:
+def test_graph_is_valid_at_the_stated_opset(make_graph: Graph, variant: tuple[str, ...], target: str) -> None:
     model = onnx.load(make_graph(*variant, target=target)[1])
     onnx.checker.check_model(model, full_check=target == "web")  # shapes of contributed operators are not known to it
     versions = {entry.domain: entry.version for entry in model.opset_import}

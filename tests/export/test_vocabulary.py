@@ -152,15 +152,19 @@ def family_model(family: str, folder: Path, pieces: int = 40, special: tuple[int
     geometry = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     sizes = {"vocab_size": pieces, "max_position_embeddings": 64, "initializer_range": 0.3}
     pad = {"pad_token_id": 37 if family == "roberta" else 0}
-    (folder / "config.json").write_text(json.dumps({"model_type": family, **geometry, **sizes, **pad}))
+    net = family in ("bilstm", "cnn")
+    (folder / "config.json").write_text(
+        json.dumps({"model_type": "bert" if net else family, **geometry, **sizes, **pad})
+    )
     torch.manual_seed(0)
-    encoders = [encoder_from_backbone(load_backbone(str(folder))) for _ in range(2)]
+    spec = f"{family}:{folder}" if net else str(folder)
+    encoders = [encoder_from_backbone(load_backbone(spec)) for _ in range(2)]
     sides = {name: encoder.config.to_dict() for name, encoder in zip(("predictor", "generator"), encoders, strict=True)}
     config = RationaleConfig("text", "re", ["neg", "pos"], **sides, max_length=16, special_token_ids=[*special])
     return RationaleModel(config, *encoders).eval()
 
 
-@pytest.mark.parametrize("family", ["bert", "roberta"])
+@pytest.mark.parametrize("family", ["bert", "roberta", "bilstm", "cnn"])
 @torch.no_grad()
 def test_texts_of_kept_pieces_get_the_same_answer(family: str, tmp_path: Path) -> None:
     model, before = family_model(family, tmp_path), reading(["never", "good", "bad", "##ly", "film", "ever"])

@@ -29,12 +29,14 @@ FAMILIES = {
     "roberta": {"vocab_size": 50, "max_position_embeddings": 26, "pad_token_id": 1, "type_vocab_size": 1},
     "vit": {"image_size": 12, "patch_size": 4},
 }
+DONORS = {"bilstm": "bert", "cnn": "roberta", "resnet": "vit"}
+"""Families of other nets, and whose features each reads here."""
 CLS, SEP = 2, 3
 
 
 @pytest.fixture(scope="session")
 def config_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """A folder that holds nothing but a family's tiny `config.json`."""
+    """A folder that holds nothing but the tiny `config.json` of a transformer family."""
 
     def write(family: str) -> Path:
         folder = tmp_path_factory.mktemp(family)
@@ -45,14 +47,25 @@ def config_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], P
 
 
 @pytest.fixture(scope="session")
-def make_model(config_folder: Callable[[str], Path]) -> Callable[..., RationaleModel]:
+def make_spec(config_folder: Callable[[str], Path]) -> Callable[[str], str]:
+    """The tiny backbone of any family, as `--backbone` names it."""
+
+    def make(family: str) -> str:
+        return f"{family}:{config_folder(DONORS[family])}" if family in DONORS else str(config_folder(family))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_model(make_spec: Callable[[str], str]) -> Callable[..., RationaleModel]:
     """A rationale model in `eval()`: 2 predictor layers, 1 generator layer, 3 labels, the same weights each time."""
 
     def make(family: str, mask_mode: str = "zero", method: str = "re", **fields: Any) -> RationaleModel:
         torch.manual_seed(0)
-        folder, image = str(config_folder(family)), family == "vit"
-        predictor = encoder_from_backbone(load_backbone(folder))
-        generator = None if method in ("cls", "control") else encoder_from_backbone(load_backbone(folder, layers=1))
+        spec, donor = make_spec(family), DONORS.get(family, family)
+        image = donor == "vit"
+        predictor = encoder_from_backbone(load_backbone(spec, layers=2))
+        generator = None if method in ("cls", "control") else encoder_from_backbone(load_backbone(spec, layers=1))
         config = RationaleConfig(
             task="image" if image else "text",
             method=method,
@@ -65,7 +78,7 @@ def make_model(config_folder: Callable[[str], Path]) -> Callable[..., RationaleM
             target_ratio=0.3,
             max_length=None if image else 24,
             special_token_ids=[] if image else [CLS, SEP],
-            pad_token_id=0 if image else FAMILIES[family]["pad_token_id"],
+            pad_token_id=0 if image else FAMILIES[donor]["pad_token_id"],
         )
         for name, value in fields.items():
             setattr(config, name, value)
@@ -79,12 +92,12 @@ def make_batch() -> Callable[..., dict[str, Tensor]]:
     """Model inputs: texts of the given lengths in tokens, [CLS] and [SEP] included (0 is padding alone), or images."""
 
     def make(family: str, lengths: tuple[int, ...] = (9, 5, 3), width: int | None = None) -> dict[str, Tensor]:
-        random = torch.Generator().manual_seed(1)
-        if family == "vit":
+        random, donor = torch.Generator().manual_seed(1), DONORS.get(family, family)
+        if donor == "vit":
             return {"pixel_values": torch.randn(len(lengths), 3, 12, 12, generator=random)}
         shape = len(lengths), width or max(*lengths, 1)
         words = torch.randint(4, 50, (len(lengths), 24), generator=random)
-        input_ids = torch.full(shape, FAMILIES[family]["pad_token_id"])
+        input_ids = torch.full(shape, FAMILIES[donor]["pad_token_id"])
         for row, length in zip(range(len(lengths)), lengths, strict=True):
             if length:
                 input_ids[row, :length] = torch.tensor([CLS, *words[row, : length - 2].tolist(), SEP])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,13 @@ from rekd_edge.modeling.selection import NEVER_SELECTED
 Make = Callable[..., RationaleModel]
 Batch = Callable[..., dict[str, Tensor]]
 
-every_family = pytest.mark.parametrize("family", ["bert", "roberta", "vit"])
-text_family = pytest.mark.parametrize("family", ["bert", "roberta"])
+TRANSFORMERS, NETS, IMAGES = ("bert", "roberta", "vit"), ("bilstm", "cnn", "resnet"), ("vit", "resnet")
+VARIANTS = [*product(TRANSFORMERS, ("zero", "drop")), *product(NETS, ("zero",))]
+every_family = pytest.mark.parametrize("family", [*TRANSFORMERS, *NETS])
+every_transformer = pytest.mark.parametrize("family", TRANSFORMERS)
+text_family = pytest.mark.parametrize("family", ["bert", "roberta", "bilstm", "cnn"])
+every_variant = pytest.mark.parametrize(("family", "mask_mode"), VARIANTS)
+text_variant = pytest.mark.parametrize(("family", "mask_mode"), [v for v in VARIANTS if v[0] not in IMAGES])
 every_mode = pytest.mark.parametrize("mask_mode", ["zero", "drop"])
 
 
@@ -54,8 +60,7 @@ def with_noise_where(batch: dict[str, Tensor], chosen: Tensor) -> dict[str, Tens
     return {"pixel_values": batch["pixel_values"] + 3.0 * patches}
 
 
-@every_family
-@every_mode
+@every_variant
 @torch.no_grad()
 def test_only_selected_features_influence_the_logits(
     family: str, mask_mode: str, make_model: Make, make_batch: Batch
@@ -70,7 +75,7 @@ def test_only_selected_features_influence_the_logits(
     assert (classified(model, *inputs_of(selected), mask) - logits).abs().amax(dim=1).min() > 1e-2
 
 
-@every_family
+@every_transformer
 @torch.no_grad()
 def test_running_the_rationale_alone_equals_hiding_the_rest_from_attention(
     family: str, make_model: Make, make_batch: Batch
@@ -82,7 +87,7 @@ def test_running_the_rationale_alone_equals_hiding_the_rest_from_attention(
     torch.testing.assert_close(classified(model, *inputs_of(batch), mask.float()), gathered, atol=1e-5, rtol=0)
 
 
-@every_family
+@every_transformer
 def test_dropping_gives_unselected_features_the_gradient_of_attention_weighted_by_the_mask(
     family: str, make_model: Make, make_batch: Batch
 ) -> None:
@@ -106,8 +111,7 @@ def test_dropping_gives_unselected_features_the_gradient_of_attention_weighted_b
     assert difference.abs() > 1e-4
 
 
-@every_family
-@every_mode
+@every_variant
 @torch.no_grad()
 def test_a_row_does_not_depend_on_its_batch_or_its_padding(
     family: str, mask_mode: str, make_model: Make, make_batch: Batch
@@ -117,7 +121,7 @@ def test_a_row_does_not_depend_on_its_batch_or_its_padding(
     together = model(**make_batch(family, lengths, width=17))
     for row, length in enumerate(lengths):
         alone = {name: values[row : row + 1] for name, values in make_batch(family, lengths).items()}
-        if family != "vit":
+        if family not in IMAGES:
             alone = {name: values[:, :length] for name, values in alone.items()}
         output = model(**alone)
         width = output.mask.shape[1]
@@ -127,8 +131,7 @@ def test_a_row_does_not_depend_on_its_batch_or_its_padding(
         torch.testing.assert_close(output.logits[0], together.logits[row], atol=2e-6, rtol=1e-6)
 
 
-@text_family
-@every_mode
+@text_variant
 @torch.no_grad()
 def test_rows_without_features_select_nothing_and_have_finite_logits(
     family: str, mask_mode: str, make_model: Make, make_batch: Batch
@@ -151,19 +154,18 @@ def test_cls_selects_every_feature(family: str, make_model: Make, make_batch: Ba
         assert torch.equal(output.margin > 0, output.selection.feature)
         assert output.margin.isfinite().all()
         assert output.selection.logits is None
-    if family != "vit":
+    if family not in IMAGES:
         assert output.selection.feature.sum(dim=1).tolist() == [7, 3, 1]  # class and separator tokens are none
 
 
-@text_family
-@every_mode
+@text_variant
 @torch.no_grad()
 def test_predictor_always_sees_special_tokens_and_never_padding(
     family: str, mask_mode: str, make_model: Make, make_batch: Batch
 ) -> None:
     model, batch = make_model(family, mask_mode), make_batch(family)
     mask = some_mask(model, batch)
-    table = model.predictor.encoder.backbone.embeddings.word_embeddings.weight
+    table = model.predictor.encoder.embedding.weight
     logits = classified(model, *inputs_of(batch), mask)
     other = torch.randn(table.shape[1], generator=torch.Generator().manual_seed(0))
     table[model.config.pad_token_id] += other
@@ -225,8 +227,7 @@ def test_control_classifies_from_random_masks_of_the_target_ratio(make_model: Ma
     assert not torch.equal(model(**batch).mask, model(**batch).mask)
 
 
-@every_family
-@every_mode
+@every_variant
 @torch.no_grad()
 def test_saved_model_says_the_same_when_loaded(
     family: str, mask_mode: str, make_model: Make, make_batch: Batch, tmp_path: Path
@@ -344,11 +345,11 @@ def test_damaged_run_is_one_clear_error(
         RationaleModel.from_pretrained(tmp_path)
 
 
-@every_family
+@every_variant
 def test_shared_embeddings_are_one_and_are_saved_once(
-    family: str, make_model: Make, make_batch: Batch, tmp_path: Path
+    family: str, mask_mode: str, make_model: Make, make_batch: Batch, tmp_path: Path
 ) -> None:
-    apart, shared = (make_model(family, "drop", share_embeddings=share) for share in (False, True))
+    apart, shared = (make_model(family, mask_mode, share_embeddings=share) for share in (False, True))
     table = shared.predictor.encoder.embedding
     assert shared.generator.encoder.embedding is table
     sizes = [sum(weight.numel() for weight in model.parameters()) for model in (apart, shared)]
@@ -392,7 +393,7 @@ def in_words(make_model: Make) -> Callable[..., RationaleModel]:
     """A text model that selects words; every third piece of its vocabulary goes on with the word before."""
 
     def make(family: str, **fields: Any) -> RationaleModel:
-        model = make_model(family, "drop", select_words=True, **fields)
+        model = make_model(family, "zero" if family in NETS else "drop", select_words=True, **fields)
         model.starts_word[::3] = False
         return model
 

@@ -1,0 +1,115 @@
+"""An encoder taken apart where rationale extraction needs it: features, positions, layers, what a classifier reads.
+
+A generator or predictor works in steps; the mask drops features after the first or zeroes them after the second:
+
+    F = encoder.features(inputs)    # [batch, features, ...]      token ids, or the pixels of each patch
+    X = encoder.embed(F)            # [batch, features, hidden]
+    H = encoder.assemble(X, where)  # [batch, positions, hidden]  plus position embeddings and class token
+    H = encoder.layers(H, bias)     # [batch, positions, hidden]  with an additive attention bias
+    h = encoder.pool(H, visible)    # [batch, hidden]             a predictor's alone
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import PretrainedConfig
+
+from rekd_edge.errors import InputError
+
+__all__ = ["Encoder", "cut_patches", "project_patches"]
+
+
+class Encoder(nn.Module, ABC):
+    """One encoder; `prefix` positions stand before the first feature (the class token of a ViT)."""
+
+    backbone: Any
+    task: str
+    can_drop: bool = True
+    """Whether the layers may run on some features alone; not where leaving one out changes its neighbours."""
+    embedding_path: str
+    """Where in the backbone the module lies that `embedding` gives."""
+    prefix: int = 0
+    renamed: tuple[tuple[str, str], ...] = ()
+    """(name in transformers 5, name in checkpoints) where they differ; checkpoints keep the hub's names."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self._lent: tuple[nn.Module, ...] = ()  # in a tuple, so that its weights are saved with their owner alone
+
+    @property
+    def config(self) -> PretrainedConfig:
+        """The configuration of the wrapped backbone."""
+        return self.backbone.config
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the hidden states."""
+        return self.config.hidden_size
+
+    def features(self, inputs: Tensor) -> Tensor:
+        """Token ids [batch, sequence] as they are, or pixels [batch, 3, H, W] cut into [batch, features, pixels]."""
+        return inputs
+
+    @abstractmethod
+    def embed(self, features: Tensor) -> Tensor:
+        """Features as `features` gives them to embeddings [batch, features, hidden]."""
+
+    @abstractmethod
+    def assemble(self, embeddings: Tensor, where: Tensor | None = None) -> Tensor:
+        """Feature embeddings [batch, features, hidden] to the first layer's input [batch, positions, hidden].
+
+        `where` int64 [batch, features] gives the place of each feature in its input, where some were left out.
+        """
+
+    @abstractmethod
+    def layer_stack(self) -> nn.ModuleList:
+        """The layers, first to last."""
+
+    def layers(self, hidden: Tensor, bias: Tensor | None) -> Tensor:
+        """Run the layers on [batch, positions, hidden] with an additive attention bias [batch, 1, 1, positions]."""
+        for layer in self.layer_stack():
+            output = layer(hidden, bias)
+            hidden = output[0] if isinstance(output, tuple) else output  # a tuple before transformers 5
+        return hidden
+
+    def pool(self, hidden: Tensor, visible: Tensor) -> Tensor:
+        """What a classifier reads [batch, hidden] of the last layer's [batch, positions, hidden]: the first position.
+
+        `visible` floats [batch, features] are 1 on what a predictor may see; the gradient of the mask may flow through.
+        """
+        return hidden[:, 0]
+
+    @property
+    def embedding(self) -> Any:
+        """The module that turns features into embeddings: the table of word pieces, or the projection of patches."""
+        return self._lent[0] if self._lent else self.backbone.get_submodule(self.embedding_path)
+
+    def share_embedding(self, owner: Encoder) -> None:
+        """Embed with another encoder's module in place of one's own, whose weights go.
+
+        Raises:
+            InputError: the encoders differ in width.
+        """
+        if owner.hidden_size != self.hidden_size:
+            raise InputError(
+                f"A generator of width {self.hidden_size} cannot share the embeddings of a predictor of width "
+                f"{owner.hidden_size}; set share_embeddings=false."
+            )
+        self.backbone.set_submodule(self.embedding_path, nn.Identity())
+        self._lent = (owner.embedding,)
+
+
+def cut_patches(pixels: Tensor, side: int) -> Tensor:
+    """Pixels [batch, channels, H, W] to [batch, patches, channels · side · side], the grid row by row."""
+    batch, channels, rows, columns = pixels.shape
+    cut = pixels.reshape(batch, channels, rows // side, side, columns // side, side)
+    return cut.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+
+
+def project_patches(patches: Tensor, projection: nn.Conv2d) -> Tensor:
+    """Patches as `cut_patches` gives them to [batch, patches, hidden]: a convolution without overlap is a product."""
+    return nn.functional.linear(patches, projection.weight.flatten(1), projection.bias)

@@ -1,0 +1,101 @@
+"""Nets of other families on a transformer's features: its word embeddings, or its patches and their projection.
+
+Distillation of rationales asks of teacher and student the same features, not the same architecture. What such a net
+takes of a backbone (its donor) is the width, the embeddings and what turns raw inputs into features.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from transformers import PretrainedConfig
+
+from rekd_edge.modeling.encoder import Encoder, cut_patches, project_patches
+
+__all__ = ["ImageEncoder", "StudentNet", "TextEncoder", "real_positions"]
+
+FLOOR = 1e-2
+"""Added to the variance of the pooled mean: where next to nothing is visible, the mask's gradient stays bounded."""
+
+_SHARED = ("hidden_size", "hidden_dropout_prob", "initializer_range")
+_TAKEN = {"text": (*_SHARED, "vocab_size"), "image": (*_SHARED, "image_size", "patch_size", "num_channels")}
+
+
+class StudentNet(nn.Module):
+    """The embeddings of a donor, normalised, and layers of one's own, all of the donor's width."""
+
+    config_class: ClassVar[type[PretrainedConfig]]
+    donors: ClassVar[tuple[str, ...]]
+    """The `model_type` of the backbones whose features it reads."""
+    default_layers: ClassVar[int]
+
+    def __init__(self, config: Any, layers: list[nn.Module]) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding: nn.Module
+        if hasattr(config, "patch_size"):  # PyTorch's own initialisation: the bias keeps a patch's brightness
+            self.embedding = nn.Conv2d(config.num_channels, config.hidden_size, config.patch_size, config.patch_size)
+        else:
+            table = torch.randn(config.vocab_size, config.hidden_size) * config.initializer_range
+            self.embedding = nn.Embedding.from_pretrained(table, freeze=False)
+        self.norm = nn.LayerNorm(config.hidden_size)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.layers = nn.ModuleList(layers)
+
+    @classmethod
+    def config_for(cls, donor: PretrainedConfig) -> PretrainedConfig:
+        """The configuration of such a net on a donor's features."""
+        taken = _TAKEN["image" if hasattr(donor, "patch_size") else "text"]
+        return cls.config_class(num_hidden_layers=cls.default_layers, **{name: getattr(donor, name) for name in taken})
+
+
+class StudentEncoder(Encoder):
+    """Classifies from the normalised mean of what is visible. Embeddings are normalised before they are masked, because
+    normalisation undoes a mask's scale and with it the gradient that decides what to select."""
+
+    can_drop = False
+    embedding_path = "embedding"
+
+    def assemble(self, embeddings: Tensor, where: Tensor | None = None) -> Tensor:
+        return self.backbone.dropout(embeddings)
+
+    def layer_stack(self) -> nn.ModuleList:
+        return self.backbone.layers
+
+    def pool(self, hidden: Tensor, visible: Tensor) -> Tensor:
+        weights = torch.stack([visible, visible], dim=1).to(hidden.dtype)  # [batch, 2, features]
+        # two rows and not one: products with a single row sum in an order that depends on the padding
+        total = (weights @ hidden)[:, 0]
+        mean = total / visible.sum(dim=1, keepdim=True).clamp(min=1.0)
+        return nn.functional.layer_norm(mean, [self.hidden_size], eps=FLOOR)
+
+
+class TextEncoder(StudentEncoder):
+    """Reads word embeddings."""
+
+    task = "text"
+
+    def embed(self, features: Tensor) -> Tensor:
+        return self.backbone.norm(self.embedding(features))
+
+
+class ImageEncoder(StudentEncoder):
+    """Reads projected patches."""
+
+    task = "image"
+
+    def features(self, inputs: Tensor) -> Tensor:
+        return cut_patches(inputs, self.config.patch_size)
+
+    def embed(self, features: Tensor) -> Tensor:
+        return self.backbone.norm(project_patches(features, self.embedding))
+
+
+def real_positions(hidden: Tensor, bias: Tensor | None) -> Tensor:
+    """Which positions of [batch, positions, hidden] are not padding, by an additive attention bias
+    [batch, 1, 1, positions]: bool [batch, positions]."""
+    if bias is None:
+        return torch.ones(hidden.shape[:2], dtype=torch.bool, device=hidden.device)
+    return bias[:, 0, 0] == 0
