@@ -149,9 +149,7 @@ def invariance(path: Path, feeds: Sequence[Feed], pad_id: int) -> dict[str, Any]
     }
 
 
-def _largest_difference(
-    one: list[NDArray[np.float32]] | None, other: list[NDArray[np.float32]] | None
-) -> float | None:
+def _largest_difference(one: list[NDArray[np.float32]] | None, other: list[NDArray[np.float32]] | None) -> float | None:
     if one is None or other is None:
         return None
     return max(float(np.abs(a - b).max(initial=0.0)) for a, b in zip(one, other, strict=True))

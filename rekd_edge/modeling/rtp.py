@@ -90,8 +90,8 @@ class BlendedPredictor(Predictor):
 class RTPModel(RationaleModel):
     """One encoder with a class head and a token head; there is no generator.
 
-    `rationale_mask` and `selection_margin` are those of the class predicted: its evidence plus a calibrated bias, by the
-    same rule as everywhere.
+    `rationale_mask` and `selection_margin` are those of the class predicted: its evidence plus a calibrated bias, by
+    the same rule as everywhere.
     """
 
     EXTRA_OUTPUTS: ClassVar[dict[str, dict[str, Any]]] = {
@@ -136,7 +136,7 @@ class RTPModel(RationaleModel):
             noise: of no use here.
             random_ratio: of no use here.
             fixed_masks: of no use here.
-            explained: class ids int64 [batch] whose rationale and complement a frozen copy of this model classifies too.
+            explained: class ids int64 [batch], whose rationale and complement a frozen copy of this model classifies.
             freeze_class_head: the copy's class head learns nothing from that either.
         """
         assert input_ids is not None
@@ -188,7 +188,7 @@ class RTPModel(RationaleModel):
         return selection.class_logits
 
     def rationale_logits(self, inputs: Tensor, attention_mask: Tensor | None, mask: Tensor) -> Tensor:
-        """Class logits float32 [batch, classes] where the mask's tokens alone are seen, the others turned to padding."""
+        """Class logits float32 [batch, classes] of the mask's tokens alone, the others turned to padding."""
         return self.predictor(inputs, self.visible(inputs, attention_mask, mask), padding_bias(attention_mask)).float()
 
     def calibrate(self, select_all: Callable[[], list[Selection]], solve: Solve) -> list[Selection]:

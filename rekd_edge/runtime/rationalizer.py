@@ -166,7 +166,7 @@ class Rationalizer:
     def _predict_texts(self, texts: Sequence[str], batch_size: int) -> list[TextPrediction]:
         encoded = self.encode(texts)
         rows = self._run_texts(encoded, batch_size)
-        scores = rows.scores or [None] * len(encoded)
+        scores: Sequence[NDArray[np.float32] | None] = rows.scores or [None] * len(encoded)
         return [
             _text_prediction(text, row, mask, logits, values, self.manifest)
             for text, row, mask, logits, values in zip(texts, encoded, rows.masks, rows.logits, scores, strict=True)
