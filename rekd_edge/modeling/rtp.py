@@ -170,9 +170,7 @@ class RTPModel(RationaleModel):
         )
 
     def margin(self, selection: Selection) -> Tensor:
-        """Evidence for the class predicted, plus the calibrated bias, which may be that class's own."""
-        if "class_biases" not in self.config.options:
-            return super().margin(selection)
+        """Evidence for the class predicted, plus the calibrated bias of that class."""
         assert isinstance(selection, RTPSelection)
         assert selection.logits is not None
         biases = torch.tensor(self.class_biases, device=selection.logits.device)
@@ -192,17 +190,17 @@ class RTPModel(RationaleModel):
         return self.predictor(inputs, self.visible(inputs, attention_mask, mask), padding_bias(attention_mask)).float()
 
     def calibrate(self, select_all: Callable[[], list[Selection]], solve: Solve) -> list[Selection]:
-        """One bias for all classes, or with `class_ratios` one for each, from the texts that are given its label.
+        """Set a bias for every class, `class_biases`, on the texts that are given its label.
 
-        A class that is never predicted gets the bias of all.
+        Evidence for one class says nothing of the scale of another's: under one bias for all, the texts of one label
+        would show a single token and those of another twice the target. `margin_bias` is that one bias, and that of a
+        class that is never predicted.
         """
-        options = self.config.options
+        options, config = self.config.options, self.config
         options.pop("class_biases", None)
         selections = super().calibrate(select_all, solve)
-        if "class_ratios" not in options:
-            return selections
         biases = []
-        for label, ratio in enumerate(options["class_ratios"]):
+        for label, ratio in enumerate(options.get("class_ratios") or [config.target_ratio] * len(config.labels)):
             found = []
             for each in selections:
                 assert isinstance(each, RTPSelection)
@@ -211,7 +209,7 @@ class RTPModel(RationaleModel):
                 feature = each.feature[rows]
                 found.append((each.logits[rows][..., 1], feature, feature))
             predicted = any(feature.any() for _, feature, _ in found)
-            biases.append(solve(found, ratio) if predicted else self.config.margin_bias)
+            biases.append(solve(found, ratio) if predicted else config.margin_bias)
         options["class_biases"] = biases
         return selections
 
