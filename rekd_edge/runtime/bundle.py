@@ -121,7 +121,7 @@ def _parse(fields: dict[str, Any], folder: Path) -> Manifest:
             text=_text_settings(settings) if kind == "text" else None,
             image=ImageSettings.from_dict(settings) if kind == "image" else None,
             fields=fields,
-            class_thresholds=_class_thresholds(fields, len(labels)),
+            class_thresholds=_class_thresholds(fields, len(labels)) if _gives_scores(fields) else (),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{folder / LAYOUT.manifest} is invalid ({error!r}); export the bundle again.") from error
@@ -135,9 +135,13 @@ def _text_settings(values: Mapping[str, Any]) -> TextSettings:
     )
 
 
+def _gives_scores(fields: Mapping[str, Any]) -> bool:
+    return any(output["name"] == "rationale_scores" for output in fields.get("graph", {}).get("outputs", ()))
+
+
 def _class_thresholds(fields: Mapping[str, Any], labels: int) -> tuple[float, ...]:
-    thresholds = tuple(float(value) for value in fields.get("class_thresholds", ()))
-    if thresholds and len(thresholds) != labels:
+    thresholds = tuple(float(value) for value in fields["class_thresholds"])
+    if len(thresholds) != labels:
         raise ValueError("class_thresholds must be as many as labels")
     return thresholds
 

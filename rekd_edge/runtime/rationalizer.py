@@ -58,8 +58,7 @@ class Rationalizer:
         self.manifest = manifest
         self.session = session
         self.tokenizer = tokenizer
-        listed = [output.get("name") for output in manifest.fields.get("graph", {}).get("outputs", [])]
-        self.outputs = (*OUTPUTS, SCORES) if SCORES in listed else OUTPUTS
+        self.outputs = wanted_outputs(manifest)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, threads: int | None = None, verify: bool = True) -> Rationalizer:
@@ -232,13 +231,17 @@ class Rationalizer:
         return outputs
 
 
+def wanted_outputs(manifest: Manifest) -> tuple[str, ...]:
+    """The contract's outputs, and the scores where the manifest lists them."""
+    return (*OUTPUTS, SCORES) if manifest.class_thresholds else OUTPUTS
+
+
 def _check_graph(session: InferenceSession, manifest: Manifest, path: Path) -> None:
     """The names and the class count that the manifest promises."""
     inputs = {"input_ids", "attention_mask"} if manifest.text else {"pixel_values"}
     outputs = {output.name: output for output in session.get_outputs()}
-    listed = {output.get("name") for output in manifest.fields.get("graph", {}).get("outputs", [])}
-    wanted = {*OUTPUTS, *({SCORES} & listed)}
-    if {value.name for value in session.get_inputs()} != inputs or not wanted <= outputs.keys():
+    missing = set(wanted_outputs(manifest)) - outputs.keys()
+    if {value.name for value in session.get_inputs()} != inputs or missing:
         raise InputError(f"{path} does not have the inputs and outputs of a bundle's graph; export the run again.")
     shape = outputs["logits"].shape
     if shape and isinstance(shape[-1], int) and shape[-1] != len(manifest.labels):
@@ -306,7 +309,7 @@ def _text_prediction(
 def class_mask(scores: NDArray[np.float32], threshold: float) -> NDArray[np.bool_]:
     """The tokens of a class that is not the label: scores `[features]` above its threshold, or the first of the best
     (with those beside it that have the very same, as the pieces of a word may)."""
-    mask = scores > threshold
+    mask = scores.astype(np.float64) > threshold
     if scores.size and not mask.any():
         best = scores == scores.max()
         first = int(best.argmax())
