@@ -172,8 +172,9 @@ def _check_fp32(model: RationaleModel, sample: Sample, graph: Answers) -> tuple[
         failures.append(f"{found.mask_differences} mask positions differ from the run's")
     if found.largest_logit_difference > LOGIT_TOLERANCE:
         failures.append(f"logits differ from the run's by {found.largest_logit_difference:.1e}")
-    if (found.largest_score_difference or 0.0) > LOGIT_TOLERANCE:
-        failures.append(f"rationale scores differ from the run's by {found.largest_score_difference:.1e}")
+    scores = found.largest_score_difference
+    if scores is not None and scores > LOGIT_TOLERANCE:
+        failures.append(f"rationale scores differ from the run's by {scores:.1e}")
     return found.to_dict(), failures
 
 

@@ -124,7 +124,7 @@ def test_the_loss_is_the_weighted_sum(scene: tuple[RTPModel, dict, Context]) -> 
     both = array(feature)[:, 1:] * array(feature)[:, :-1]
     contiguity = (np.abs(np.diff(own, axis=1)) * both).sum() / both.sum()
     loss = task + 2.5 * rationale + 2.5 * np.maximum(0, chance).mean() + 1.5 * regulariser + 0.2 * contiguity
-    assert float(terms["loss"]) == pytest.approx(loss, rel=1e-5)
+    assert terms["loss"].item() == pytest.approx(loss, rel=1e-5)
 
 
 def test_a_teacher_is_followed_by_the_mask_of_the_label(scene: tuple[RTPModel, dict, Context]) -> None:

@@ -29,7 +29,11 @@ STEP = 1e-6
 
 @dataclass
 class Settings:
-    """RTP's own settings; the defaults are those of the paper."""
+    """RTP's own settings; the defaults are those of the paper.
+
+    Small encoders without pretraining saturate the mask of the class that an empty text is given, unless the heads
+    learn faster (`head_learning_rate` ten times the encoder's) and the label's mask costs more (`rtp.lambda_label=1`).
+    """
 
     sigma: str = "sender"
     """Whose σ widens the mask: that of the token which spreads its weight (`sender`, the paper) or of the token which
