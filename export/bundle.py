@@ -147,6 +147,7 @@ def export_bundle(
             "mask_mode": config.mask_mode,
             "target_ratio": config.target_ratio,
             "margin_bias": config.margin_bias,
+            **model.extra_fields(),
             **_preprocessing_fields(config),
             "vocabulary": vocabulary,
             "graph": graph_io(model),
@@ -172,6 +173,9 @@ def _check_fp32(model: RationaleModel, sample: Sample, graph: Answers) -> tuple[
         failures.append(f"{found.mask_differences} mask positions differ from the run's")
     if found.largest_logit_difference > LOGIT_TOLERANCE:
         failures.append(f"logits differ from the run's by {found.largest_logit_difference:.1e}")
+    scores = found.largest_score_difference
+    if scores is not None and scores > LOGIT_TOLERANCE:
+        failures.append(f"rationale scores differ from the run's by {scores:.1e}")
     return found.to_dict(), failures
 
 

@@ -23,6 +23,7 @@ def model_card(manifest: dict[str, Any], training: dict[str, Any]) -> str:
     given = '"An absolute delight."' if is_text else "photo.png"
     rows = [
         ("Accuracy on dev data", _share(metrics.get("accuracy"))),
+        ("Accuracy on dev data from the rationale alone", _share(metrics.get("rationale_accuracy"))),
         ("Rationale ratio on dev data", _share(metrics.get("rationale_ratio"))),
         ("Accuracy on random masks of that ratio", _share(metrics.get("random_mask_accuracy"))),
         ("Mask positions that differ from the trained model", f"{parity['mask_differences']} of {parity['positions']}"),
@@ -41,8 +42,24 @@ def model_card(manifest: dict[str, Any], training: dict[str, Any]) -> str:
         )
     features = "words" if is_text else "patches"
     decides = f"Selects a few {features} (about {manifest['target_ratio']:.0%}), then decides from those alone."
+    shown = "The rationale is what the predictor saw; it is not a statement that a person would give the same reasons."
+    gives = "`logits`,\n`rationale_mask` and `selection_margin`"
     if manifest["method"] == "cls":
         decides = f"Decides from all {features}."
+    if manifest["method"] == "rtp":
+        decides = (
+            "Decides from the whole text, and scores its words for every label in the same pass. About "
+            f"{manifest['target_ratio']:.0%} of the words are shown as the rationale of the label."
+        )
+        shown = (
+            "The rationale is a score of the pass that decided, not the only thing that the decision could read; the\n"
+            "accuracy from the rationale alone says how much of the decision it carries. It is not a statement that a\n"
+            "person would give the same reasons."
+        )
+        gives = (
+            "`logits`,\n`rationale_mask` and `selection_margin` of the label, and `rationale_scores` of every label, "
+            "to be cut at\n`class_thresholds` in `manifest.json`"
+        )
     if not manifest["verified"]:
         decides = f"**This bundle failed its check: {'; '.join(manifest['failures'])}.**\n\n{decides}"
     table = "\n".join(f"| {name} | {value} |" for name, value in rows if value)
@@ -57,8 +74,7 @@ Trained by `{manifest["method"]}` on `{source}`, precision {manifest["precision"
     pip install "rekd-edge{"" if is_text else "[image]"}"
     rekd-edge predict . {given}
 
-or with any ONNX Runtime: `model.onnx` takes {inputs} and gives `logits`,
-`rationale_mask` and `selection_margin`; preprocessing is described by {described}.
+or with any ONNX Runtime: `model.onnx` takes {inputs} and gives {gives}; preprocessing is described by {described}.
 
 ## Measured
 
@@ -66,7 +82,7 @@ or with any ONNX Runtime: `model.onnx` takes {inputs} and gives `logits`,
 |---|---|
 {table}
 
-The rationale is what the predictor saw; it is not a statement that a person would give the same reasons.
+{shown}
 """
 
 

@@ -17,6 +17,8 @@ from rekd_edge.runtime.session import open_session
 __all__ = ["Agreement", "Answers", "agreement", "graph_answers", "invariance", "torch_answers"]
 
 LOGIT_TOLERANCE = 1e-4
+"""Also of `rationale_scores`."""
+SCORES = "rationale_scores"
 NEAR_TIE = 1e-5
 BATCH = 16
 
@@ -26,11 +28,13 @@ Feed = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model says of each row: logits [rows, classes], and margins and masks [positions] a row."""
+    """What a model says of each row: logits [rows, classes], margins and masks [positions] a row, and where it gives
+    `rationale_scores`, those [positions, classes] a row."""
 
     logits: NDArray[np.float32]
     margins: list[NDArray[np.float32]]
     masks: list[NDArray[np.bool_]]
+    scores: list[NDArray[np.float32]] | None = None
 
 
 @dataclass(frozen=True)
@@ -49,22 +53,25 @@ class Agreement:
     label_agreement: float
     largest_logit_difference: float
     """Over the rows whose masks are equal."""
+    largest_score_difference: float | None = None
+    """Of `rationale_scores`; None where there are none."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for the manifest."""
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 def torch_answers(model: RationaleModel, feeds: Sequence[Feed]) -> Answers:
     """Ask the run itself, row by row."""
-    logits, margins, masks = [], [], []
+    logits, margins, masks, scores = [], [], [], []
     with torch.no_grad():
         for feed in feeds:
             output = model(**{name: torch.from_numpy(value) for name, value in feed.items()})
             logits.append(output.logits.numpy()[0])
             margins.append(output.margin.numpy()[0])
             masks.append(output.mask.numpy()[0])
-    return Answers(np.stack(logits), margins, masks)
+            scores += [found.numpy()[0] for name, found in model.extra_outputs(output).items() if name == SCORES]
+    return Answers(np.stack(logits), margins, masks, scores or None)
 
 
 def graph_answers(
@@ -73,16 +80,18 @@ def graph_answers(
     """Ask a graph, `batch` rows at a time, texts padded to the longest among them and at least to `width` positions."""
     session = open_session(path, threads)
     names = ["logits", "selection_margin", "rationale_mask"]
-    logits, margins, masks = [], [], []
+    names += [output.name for output in session.get_outputs() if output.name == SCORES]
+    logits, margins, masks, scores = [], [], [], []
     for start in range(0, len(feeds), batch):
         rows = feeds[start : start + batch]
         outputs = session.run(names, _stacked(rows, pad_id, width))
-        for row, (q, margin, mask) in zip(rows, zip(*outputs, strict=True), strict=True):
+        for row, (q, margin, mask, *extra) in zip(rows, zip(*outputs, strict=True), strict=True):
             length = row["input_ids"].shape[1] if "input_ids" in row else len(mask)
             logits.append(q)
             margins.append(margin[:length])
             masks.append(mask[:length])
-    return Answers(np.stack(logits), margins, masks)
+            scores += [values[:length] for values in extra]
+    return Answers(np.stack(logits), margins, masks, scores or None)
 
 
 def agreement(reference: Answers, other: Answers) -> Agreement:
@@ -109,6 +118,7 @@ def agreement(reference: Answers, other: Answers) -> Agreement:
         label_differences=labels,
         label_agreement=1.0 - labels / rows,
         largest_logit_difference=largest,
+        largest_score_difference=_largest_difference(reference.scores, other.scores),
     )
 
 
@@ -137,6 +147,12 @@ def invariance(path: Path, feeds: Sequence[Feed], pad_id: int) -> dict[str, Any]
         "label_differences": sum(each.label_differences for each in found.values()),
         "compared": list(found),
     }
+
+
+def _largest_difference(one: list[NDArray[np.float32]] | None, other: list[NDArray[np.float32]] | None) -> float | None:
+    if one is None or other is None:
+        return None
+    return max(float(np.abs(a - b).max(initial=0.0)) for a, b in zip(one, other, strict=True))
 
 
 def _reordered(answers: Answers, order: list[int]) -> Answers:

@@ -30,7 +30,8 @@ def evaluate(
 
     Returns:
         `n`, `accuracy`, `macro_f1`, `rationale_ratio`, and where the true rationale is known its precision,
-        recall and F1 (`rationale_f1`).
+        recall and F1 (`rationale_f1`). `rationale_accuracy` is that from the rationale alone, of a method that decides
+        from more than that.
 
     Raises:
         InputError: neither run nor bundle, or data of another modality or label set.
@@ -41,12 +42,14 @@ def evaluate(
     settings = settings or DataSettings()
     data = load_data(spec, settings if limit is None else replace(settings, train_limit=limit, eval_limit=limit))
     examples = data.split(split)
-    predicted, masks, labels, tokenizer = (_bundle if is_bundle else _run)(path, data, examples)
+    predicted, masks, labels, tokenizer, alone = (_bundle if is_bundle else _run)(path, data, examples)
     report: dict[str, Any] = {
         "n": len(examples),
         **classification_metrics(predicted, labels),
         "rationale_ratio": rationale_ratio(masks),
     }
+    if alone is not None:
+        report["rationale_accuracy"] = float(np.mean(alone == labels))
     if examples.rationale_spans is not None and tokenizer is not None:
         texts = TextFeatures(examples, tokenizer)
         truth = [texts.true_rationale(i)[texts.features[i]] for i in range(len(texts))]
@@ -54,9 +57,9 @@ def evaluate(
     return report
 
 
-Predicted = tuple[np.ndarray, list[np.ndarray], np.ndarray, Tokenizer | None]
-"""Predicted label ids, masks, true label ids, and what read the texts (None for images, and for controls, which are
-measured on several random masks an example)."""
+Predicted = tuple[np.ndarray, list[np.ndarray], np.ndarray, Tokenizer | None, np.ndarray | None]
+"""Predicted label ids, masks, true label ids, what read the texts (None for images, and for controls, which are
+measured on several random masks an example), and label ids predicted from the rationale alone, where that differs."""
 
 
 def _run(path: Path, data: DataSource, examples: Examples) -> Predicted:
@@ -70,7 +73,8 @@ def _run(path: Path, data: DataSource, examples: Examples) -> Predicted:
     preprocessing = preprocessing_of_run(path, config)
     result = predict(model, batches(preprocessing.features(examples), preprocessing.collator(), 64))
     tokenizer = None if config.method == "control" else preprocessing.tokenizer
-    return result.logits.argmax(axis=1), result.masks, result.labels, tokenizer
+    alone = None if result.rationale_logits is None else result.rationale_logits.argmax(axis=1)
+    return result.logits.argmax(axis=1), result.masks, result.labels, tokenizer, alone
 
 
 def _bundle(path: Path, data: DataSource, examples: Examples) -> Predicted:
@@ -80,7 +84,11 @@ def _bundle(path: Path, data: DataSource, examples: Examples) -> Predicted:
     manifest = rationalizer.manifest
     _check(path, "image" if manifest.text is None else "text", list(manifest.labels), data)
     rows = rationalizer.predict_rows(examples.inputs)
-    return rows.logits.argmax(axis=1), rows.masks, examples.labels, rationalizer.tokenizer
+    alone = None
+    if rows.scores is not None:
+        texts = [str(text) for text in examples.inputs]
+        alone = rationalizer.logits_from_rationales(texts, rows.masks).argmax(axis=1)
+    return rows.logits.argmax(axis=1), rows.masks, examples.labels, rationalizer.tokenizer, alone
 
 
 def _check(path: Path, task: str, labels: list[str], data: DataSource) -> None:

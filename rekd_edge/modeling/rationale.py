@@ -151,7 +151,8 @@ class RationaleModel(nn.Module):
 
     In training mode masks are sampled by straight-through Gumbel-Softmax at the given temperature; in `eval()` they
     follow the deterministic rule, the same code that is exported. The models of other methods are subclasses; what
-    they may change is `build`, `select`, `margin`, `classify`, `calibrate` and `extra_outputs`.
+    they may change is `build`, `select`, `margin`, `classify`, `rationale_logits`, `calibrate`, `extra_outputs` and
+    `extra_fields`.
     """
 
     EXTRA_OUTPUTS: ClassVar[dict[str, dict[str, Any]]] = {}
@@ -284,6 +285,14 @@ class RationaleModel(nn.Module):
     def extra_outputs(self, output: RationaleOutput) -> dict[str, Tensor]:
         """The `EXTRA_OUTPUTS`, in their order."""
         return {}
+
+    def extra_fields(self) -> dict[str, Any]:
+        """What a manifest says of the method besides what it says of all."""
+        return {}
+
+    def rationale_logits(self, inputs: Tensor, attention_mask: Tensor | None, mask: Tensor) -> Tensor | None:
+        """Class logits [batch, classes] from the mask's features alone; None where `classify` sees nothing else."""
+        return None
 
     def visible(self, inputs: Tensor, attention_mask: Tensor | None, mask: Tensor) -> Tensor:
         """What the predictor may see, floats [batch, features]: the mask and the special tokens."""

@@ -49,6 +49,8 @@ class Manifest:
     text: TextSettings | None
     image: ImageSettings | None
     fields: Mapping[str, Any]
+    class_thresholds: tuple[float, ...] = ()
+    """Where `rationale_scores` are cut, one a label; empty where the graph gives none."""
 
     @classmethod
     def load(cls, folder: Path, *, verify: bool = True) -> Manifest:
@@ -119,6 +121,7 @@ def _parse(fields: dict[str, Any], folder: Path) -> Manifest:
             text=_text_settings(settings) if kind == "text" else None,
             image=ImageSettings.from_dict(settings) if kind == "image" else None,
             fields=fields,
+            class_thresholds=_class_thresholds(fields, len(labels)) if _gives_scores(fields) else (),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{folder / LAYOUT.manifest} is invalid ({error!r}); export the bundle again.") from error
@@ -130,6 +133,17 @@ def _text_settings(values: Mapping[str, Any]) -> TextSettings:
         special_token_ids=tuple(int(value) for value in values["special_token_ids"]),
         pad_token_id=int(values["pad_token_id"]),
     )
+
+
+def _gives_scores(fields: Mapping[str, Any]) -> bool:
+    return any(output["name"] == "rationale_scores" for output in fields.get("graph", {}).get("outputs", ()))
+
+
+def _class_thresholds(fields: Mapping[str, Any], labels: int) -> tuple[float, ...]:
+    thresholds = tuple(float(value) for value in fields["class_thresholds"])
+    if len(thresholds) != labels:
+        raise ValueError("class_thresholds must be as many as labels")
+    return thresholds
 
 
 def _check_file(folder: Path, name: str, record: Any, verify: bool) -> None:

@@ -31,6 +31,7 @@ HIGHLIGHT = Style(bold=True, color="black", bgcolor="yellow")
 # What could move the cursor, reorder the line or fail to encode; tabs and line ends stay.
 UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 TERMINAL_PIXELS = 48  # width of a drawn image in character cells, at most (unless it has more patches)
+OTHERS_SHOWN = 5  # labels that were not chosen
 PNG_PIXELS = 224  # a smaller image is enlarged to this, so that its patches can be seen
 DIMMED = 0.3  # brightness of what was not selected
 TINT, TINTED = (255, 140, 0), 0.35  # what was selected, so that dark patches show too
@@ -86,6 +87,8 @@ def show(console: Console, source: Any, prediction: TextPrediction | ImagePredic
         if console.color_system is None:
             words = ", ".join(_printable(span["text"]) for span in prediction.rationale)
             console.print(f"rationale: {words}", markup=False, soft_wrap=True)
+        for line in _other_classes(prediction):
+            console.print(line, soft_wrap=True)
     elif console.color_system is None:
         console.print(_headline(prediction, f"{sum(map(sum, prediction.mask))} patches, # below"))
         console.print("\n".join("".join("#" if cell else "." for cell in row) for row in prediction.mask))
@@ -126,6 +129,18 @@ def _headline(prediction: TextPrediction | ImagePrediction, selected: str) -> Te
         f"  {prediction.scores[prediction.label]:.1%}",
         (f"  rationale {prediction.rationale_ratio:.0%}, {selected}", "dim"),
     )
+
+
+def _other_classes(prediction: TextPrediction) -> list[Text]:
+    """What speaks for the labels that were not chosen, the likeliest first."""
+    lines = []
+    for label in sorted(prediction.scores, key=lambda label: -prediction.scores[label]):
+        if label == prediction.label or not prediction.class_rationales:
+            continue
+        words = ", ".join(_printable(span["text"]) for span in prediction.class_rationales[label]["rationale"])
+        share = f"{prediction.scores[label]:.1%}"
+        lines.append(Text.assemble(("for ", "dim"), _printable(label), (f"  {share}  ", "dim"), words))
+    return lines[:OTHERS_SHOWN]
 
 
 def _printable(text: str) -> str:

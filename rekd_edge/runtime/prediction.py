@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypedDict
 
-__all__ = ["ImagePrediction", "Span", "TextPrediction", "merge_spans"]
+__all__ = ["ClassRationale", "ImagePrediction", "Span", "TextPrediction", "merge_spans"]
 
 
 class Span(TypedDict):
@@ -17,12 +17,21 @@ class Span(TypedDict):
     text: str
 
 
+class ClassRationale(TypedDict):
+    """What speaks for one label: its spans, and its score of every token, 0 to 1."""
+
+    rationale: list[Span]
+    scores: list[float]
+
+
 @dataclass(frozen=True)
 class TextPrediction:
     """Label and rationale of one text.
 
     `mask` and `tokens` list features only (no special tokens); `scores` maps each label to its probability;
     `rationale_ratio` is |M| / L, 0 for a text without tokens; `truncated` says that the end of the text was not read.
+    `class_rationales` maps each label to its own rationale, for bundles that score tokens for every label (`rtp`);
+    None, and no key of the document, for others.
     """
 
     label: str
@@ -33,10 +42,14 @@ class TextPrediction:
     tokens: list[str]
     rationale_ratio: float
     truncated: bool
+    class_rationales: dict[str, ClassRationale] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The prediction as one JSON document."""
-        return asdict(self)
+        fields = asdict(self)
+        if self.class_rationales is None:
+            del fields["class_rationales"]
+        return fields
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rekd_edge.errors import FailureError, InputError
 from rekd_edge.runtime.bundle import LAYOUT, Manifest
 from rekd_edge.runtime.image import image_pixels, load_image, normalise
-from rekd_edge.runtime.prediction import ImagePrediction, Span, TextPrediction, merge_spans
+from rekd_edge.runtime.prediction import ClassRationale, ImagePrediction, Span, TextPrediction, merge_spans
 from rekd_edge.runtime.session import open_session
 from rekd_edge.runtime.text import EncodedText, encode_texts, load_tokenizer, pad_ids
 
@@ -30,16 +30,20 @@ __all__ = ["PredictedRows", "Rationalizer"]
 
 PADDING = 0.1  # share of a batch that may be padding: more is slower than a batch of its own
 OUTPUTS = ("logits", "rationale_mask", "selection_margin")
+SCORES = "rationale_scores"
+"""What some methods' graphs give besides: a score a token and class."""
 
 
 @dataclass(frozen=True)
 class PredictedRows:
     """Predictions as arrays, one entry a row: `logits` float32 `[n, classes]`; `masks` (bool) and `margins`
-    (float32) list the row's features only, `[features]` each."""
+    (float32) list the row's features only, `[features]` each, and so do `scores` (float32), `[features, classes]` each,
+    of bundles that have them."""
 
     logits: NDArray[np.float32]
     masks: list[NDArray[np.bool_]]
     margins: list[NDArray[np.float32]]
+    scores: list[NDArray[np.float32]] | None = None
 
 
 class Rationalizer:
@@ -54,6 +58,7 @@ class Rationalizer:
         self.manifest = manifest
         self.session = session
         self.tokenizer = tokenizer
+        self.outputs = wanted_outputs(manifest)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, threads: int | None = None, verify: bool = True) -> Rationalizer:
@@ -99,8 +104,9 @@ class Rationalizer:
         return images if many else images[0]
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Run the graph on ready arrays: `logits`, `rationale_mask` and `selection_margin` as the graph has them."""
-        return dict(zip(OUTPUTS, self.session.run(list(OUTPUTS), dict(inputs)), strict=True))
+        """Run the graph on ready arrays: `logits`, `rationale_mask` and `selection_margin` as the graph has them, and
+        `rationale_scores` where the manifest lists them."""
+        return dict(zip(self.outputs, self.session.run(list(self.outputs), dict(inputs)), strict=True))
 
     def encode(self, texts: Sequence[str]) -> list[EncodedText]:
         """Tokenise texts as the graph will see them.
@@ -138,12 +144,31 @@ class Rationalizer:
             return self._run_texts(self.encode(inputs), batch_size)
         return self._run_images(inputs, batch_size)
 
+    def logits_from_rationales(
+        self, texts: Sequence[str], masks: Sequence[NDArray[np.bool_]], *, batch_size: int = 32
+    ) -> NDArray[np.float32]:
+        """Logits `[n, classes]` where every token outside the mask `[features]` is padding: for a method that decides
+        from the whole text, what its rationales alone are worth.
+
+        Raises:
+            InputError, FailureError: as for a call.
+        """
+        assert self.manifest.text is not None
+        padding = self.manifest.text.pad_token_id
+        alone = []
+        for row, mask in zip(self.encode(texts), masks, strict=True):
+            kept = np.array(row.ids)
+            kept[np.flatnonzero(row.feature)[~mask]] = padding
+            alone.append(replace(row, ids=kept.tolist()))
+        return self._run_texts(alone, batch_size).logits
+
     def _predict_texts(self, texts: Sequence[str], batch_size: int) -> list[TextPrediction]:
         encoded = self.encode(texts)
         rows = self._run_texts(encoded, batch_size)
+        scores: Sequence[NDArray[np.float32] | None] = rows.scores or [None] * len(encoded)
         return [
-            _text_prediction(text, row, mask, logits, self.manifest.labels)
-            for text, row, mask, logits in zip(texts, encoded, rows.masks, rows.logits, strict=True)
+            _text_prediction(text, row, mask, logits, values, self.manifest)
+            for text, row, mask, logits, values in zip(texts, encoded, rows.masks, rows.logits, scores, strict=True)
         ]
 
     def _predict_images(self, sources: Sequence[ImageSource], batch_size: int) -> list[ImagePrediction]:
@@ -169,6 +194,8 @@ class Rationalizer:
                 rows.logits[index] = outputs["logits"][row]
                 rows.masks[index] = outputs["rationale_mask"][row, : feature.size][feature]
                 rows.margins[index] = outputs["selection_margin"][row, : feature.size][feature]
+                if rows.scores is not None:
+                    rows.scores[index] = outputs[SCORES][row, : feature.size][feature]
         return rows
 
     def _run_images(self, sources: Sequence[ImageSource], batch_size: int) -> PredictedRows:
@@ -189,9 +216,13 @@ class Rationalizer:
         return {"input_ids": ids, "attention_mask": attention}
 
     def _empty_rows(self, count: int) -> PredictedRows:
-        logits = np.zeros((count, len(self.manifest.labels)), np.float32)
-        masks = [np.zeros(0, bool) for _ in range(count)]
-        return PredictedRows(logits, masks, [np.zeros(0, np.float32) for _ in range(count)])
+        classes = len(self.manifest.labels)
+        return PredictedRows(
+            np.zeros((count, classes), np.float32),
+            [np.zeros(0, bool) for _ in range(count)],
+            [np.zeros(0, np.float32) for _ in range(count)],
+            [np.zeros((0, classes), np.float32) for _ in range(count)] if SCORES in self.outputs else None,
+        )
 
     def _run_checked(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         outputs = self.run(inputs)
@@ -200,11 +231,17 @@ class Rationalizer:
         return outputs
 
 
+def wanted_outputs(manifest: Manifest) -> tuple[str, ...]:
+    """The contract's outputs, and the scores where the manifest lists them."""
+    return (*OUTPUTS, SCORES) if manifest.class_thresholds else OUTPUTS
+
+
 def _check_graph(session: InferenceSession, manifest: Manifest, path: Path) -> None:
     """The names and the class count that the manifest promises."""
     inputs = {"input_ids", "attention_mask"} if manifest.text else {"pixel_values"}
     outputs = {output.name: output for output in session.get_outputs()}
-    if {value.name for value in session.get_inputs()} != inputs or not set(OUTPUTS) <= outputs.keys():
+    missing = set(wanted_outputs(manifest)) - outputs.keys()
+    if {value.name for value in session.get_inputs()} != inputs or missing:
         raise InputError(f"{path} does not have the inputs and outputs of a bundle's graph; export the run again.")
     shape = outputs["logits"].shape
     if shape and isinstance(shape[-1], int) and shape[-1] != len(manifest.labels):
@@ -237,18 +274,52 @@ def _check_batch_size(batch_size: int) -> None:
 
 
 def _text_prediction(
-    text: str, encoded: EncodedText, mask: NDArray[np.bool_], logits: NDArray[np.float32], labels: Sequence[str]
+    text: str,
+    encoded: EncodedText,
+    mask: NDArray[np.bool_],
+    logits: NDArray[np.float32],
+    scores: NDArray[np.float32] | None,
+    manifest: Manifest,
 ) -> TextPrediction:
     offsets = [offset for offset, feature in zip(encoded.offsets, encoded.feature, strict=True) if feature]
-    spans = merge_spans(offsets, mask.tolist())
+    decision = _decision(logits, manifest.labels)
+    rationale = _spans(text, offsets, mask)
+    by_class = None
+    if scores is not None:
+        by_class = {
+            label: ClassRationale(
+                rationale=rationale
+                if label == decision["label"]
+                else _spans(text, offsets, class_mask(values, threshold)),
+                scores=values.tolist(),
+            )
+            for label, values, threshold in zip(manifest.labels, scores.T, manifest.class_thresholds, strict=True)
+        }
     return TextPrediction(
-        **_decision(logits, labels),
-        rationale=[Span(start=start, end=end, text=text[start:end]) for start, end in spans],
+        **decision,
+        rationale=rationale,
         mask=mask.astype(int).tolist(),
         tokens=[token for token, feature in zip(encoded.tokens, encoded.feature, strict=True) if feature],
         rationale_ratio=_ratio(mask),
         truncated=encoded.truncated,
+        class_rationales=by_class,
     )
+
+
+def class_mask(scores: NDArray[np.float32], threshold: float) -> NDArray[np.bool_]:
+    """The tokens of a class that is not the label: scores `[features]` above its threshold, or the first of the best
+    (with those beside it that have the very same, as the pieces of a word may)."""
+    mask = scores.astype(np.float64) > threshold
+    if scores.size and not mask.any():
+        best = scores == scores.max()
+        first = int(best.argmax())
+        others = np.flatnonzero(~best[first:])
+        mask[first : first + int(others[0]) if others.size else scores.size] = True
+    return mask
+
+
+def _spans(text: str, offsets: Sequence[tuple[int, int]], mask: NDArray[np.bool_]) -> list[Span]:
+    return [Span(start=start, end=end, text=text[start:end]) for start, end in merge_spans(offsets, mask.tolist())]
 
 
 def _decision(logits: NDArray[np.float32], labels: Sequence[str]) -> dict[str, Any]:

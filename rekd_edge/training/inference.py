@@ -37,6 +37,8 @@ class Predictions:
     """bool [features] each."""
     labels: np.ndarray
     """int64 [examples]."""
+    rationale_logits: np.ndarray | None = None
+    """float32 [examples, classes] from the masks alone, of a method that decides from more than that."""
 
 
 def batches(dataset: Dataset, collate: Callable[[list[Any]], dict[str, Tensor]], size: int) -> DataLoader:
@@ -72,7 +74,7 @@ def predict(model: RationaleModel, loader: Iterable[dict[str, Tensor]], calibrat
     # the generator's pass comes first: the bias is known only when all margins are
     selections = model.calibrate(select_all, solve) if calibrate and config.selects else select_all()
     random = torch.Generator().manual_seed(0)
-    logits, masks, labels = [], [], []
+    logits, masks, labels, alone = [], [], [], []
     for batch, selection in zip(loader, selections, strict=True):
         inputs, attention_mask = _inputs(batch, device)
         feature = selection.feature
@@ -84,8 +86,16 @@ def predict(model: RationaleModel, loader: Iterable[dict[str, Tensor]], calibrat
             logits.append(model.classify(inputs, attention_mask, mask, selection).cpu().numpy())
             masks += _rows(mask, feature)
             labels.append(batch["labels"].numpy())
+            if (seen := model.rationale_logits(inputs, attention_mask, mask)) is not None:
+                alone.append(seen.cpu().numpy())
     model.train(was_training)
-    return Predictions(np.concatenate(logits), _margins(model, selections), masks, np.concatenate(labels))
+    return Predictions(
+        np.concatenate(logits),
+        _margins(model, selections),
+        masks,
+        np.concatenate(labels),
+        np.concatenate(alone) if alone else None,
+    )
 
 
 def dev_metrics(predictions: Predictions, config: RationaleConfig, context: Context) -> dict[str, Any]:
@@ -111,6 +121,8 @@ def dev_metrics(predictions: Predictions, config: RationaleConfig, context: Cont
             "argmax_ratio": rationale_ratio(uncalibrated, length),
             "margin_bias": config.margin_bias,
         }
+    if predictions.rationale_logits is not None:
+        metrics["rationale_accuracy"] = float(np.mean(predictions.rationale_logits.argmax(axis=1) == labels))
     if context.config.class_ratios:
         metrics["rationale_ratio_by_label"] = {
             name: rationale_ratio([mask for mask, label in zip(masks, labels, strict=True) if label == i], length)

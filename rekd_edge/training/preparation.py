@@ -157,6 +157,7 @@ def model_config(config: TrainingConfig, data: DataSource, preprocessing: Prepro
         select_words=config.select_words and method.selects,
         min_selected=config.min_selected,
         max_selected=config.max_selected,
+        options={"class_ratios": ratios} if config.class_ratios else {},
         target_ratio=target_ratio,
         count_all_positions=config.count_all_positions and text,
         max_length=preprocessing.max_length,

@@ -1,0 +1,177 @@
+"""`rtp`: a classifier that scores tokens for every class, judged by a frozen copy of itself (arXiv 2508.11393)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rekd_edge.errors import InputError
+from rekd_edge.modeling.rtp import SIGMA, RTPOutput, class_scores, of_class
+from rekd_edge.training import losses
+from rekd_edge.training.configuration import TrainingConfig
+from rekd_edge.training.objectives import Context, Moment, Terms, inputs_of
+from rekd_edge.training.objectives.distillation import distilled, has_teachers
+
+if TYPE_CHECKING:
+    from rekd_edge.training.inference import Predictions
+
+__all__ = ["Settings", "complement_loss", "dev_terms", "objective", "prepare", "rationale_loss", "regulariser"]
+
+_CHOICES = {"sigma": ("sender", "receiver"), "rationale_loss": ("log_sigmoid", "cross_entropy")}
+STEP = 1e-6
+"""Of an epoch: what rounding may take from the share of the steps taken."""
+
+
+@dataclass
+class Settings:
+    """RTP's own settings; the defaults are those of the paper.
+
+    Small encoders without pretraining saturate the mask of the class that an empty text is given, unless the heads
+    learn faster (`head_learning_rate` ten times the encoder's) and the label's mask costs more (`rtp.lambda_label=1`).
+    """
+
+    sigma: str = "sender"
+    """Whose σ widens the mask: that of the token which spreads its weight (`sender`, the paper) or of the token which
+    gathers it (`receiver`, the published code)."""
+    rationale_loss: str = "log_sigmoid"
+    """What the rationale's logit of the label is held to: `log_sigmoid` (the published code, -log sigmoid even though
+    labels are a softmax) or `cross_entropy`."""
+    freeze_class_head: bool = True
+    """The class head learns from whole texts alone; false lets it learn from blended ones too, as the published
+    stand-alone wrapper does."""
+    warmup_epochs: int = 3
+    """Epochs of plain classification before rationales are learnt (a teacher's are learnt from the first)."""
+    lambda_rationale: float = 2.5
+    """Weight of: the rationale of the label predicts it."""
+    lambda_complement: float = 2.5
+    """Weight of: what is left without the rationale does not."""
+    lambda_regulariser: float = 1.5
+    """Weight of all terms below."""
+    lambda_l1: float = 0.001
+    """Of the mean mask, averaged over the classes."""
+    lambda_label: float = 0.2
+    """Of the square of the label's mean mask."""
+    lambda_others: float = 0.05
+    """Of the squares of the other classes' mean masks, summed."""
+    lambda_sigma: float = 0.02
+    """Of (σ - 3)²."""
+    lambda_smooth: float = 0.05
+    """Of the squared differences of neighbouring mask values."""
+
+    def __post_init__(self) -> None:
+        """Check every value.
+
+        Raises:
+            InputError: a value out of range.
+        """
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise InputError(f"rtp.{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}.")
+        for name in ("warmup_epochs", *(name for name in vars(self) if name.startswith("lambda_"))):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise InputError(f"rtp.{name} must be at least 0, not {value}.")
+
+
+def prepare(config: TrainingConfig, data: Any, preprocessing: Any) -> TrainingConfig:
+    """Refuse a run that would end before it learnt a rationale.
+
+    Raises:
+        InputError: no epoch is left after the warm-up, or there is to be a stage that RTP has not.
+    """
+    own, epochs = config.options, config.epochs or 0
+    if epochs <= own.warmup_epochs:
+        raise InputError(
+            f"rtp learns rationales after {own.warmup_epochs} epochs of warm-up, and this run has {epochs}; set "
+            f"epochs={own.warmup_epochs + 1} or more, or a smaller rtp.warmup_epochs."
+        )
+    if config.predictor_epochs:
+        raise InputError("rtp has no predictor apart from what selects; leave predictor_epochs out.")
+    return config
+
+
+def objective(model: nn.Module, batch: dict[str, Tensor], moment: Moment, context: Context) -> Terms:
+    """Classification; after the warm-up also what rationale and complement say, and the regulariser."""
+    config, own, labels = context.config, context.config.options, batch["labels"]
+    warm = moment.progress * (config.epochs or 1) + STEP < own.warmup_epochs
+    explained = {} if warm else {"explained": labels, "freeze_class_head": own.freeze_class_head}
+    output: RTPOutput = model(**inputs_of(batch), **explained)
+    selection = output.selection
+    task = losses.task_loss(output.logits, labels)
+    terms = {"loss": task, "task": task}
+    if output.rationale_logits is not None and output.complement_logits is not None:
+        scores = class_scores(selection)
+        terms["rationale"] = rationale_loss(output.rationale_logits, labels, own.rationale_loss)
+        terms["complement"] = complement_loss(output.complement_logits, labels)
+        terms["regulariser"] = regulariser(scores, selection.sigma, selection.feature, labels, own)
+        terms["loss"] = (
+            task
+            + own.lambda_rationale * terms["rationale"]
+            + own.lambda_complement * terms["complement"]
+            + own.lambda_regulariser * terms["regulariser"]
+        )
+        if config.lambda_contiguity:
+            terms["contiguity"] = losses.contiguity_loss(of_class(scores, labels), selection.feature)
+            terms["loss"] = terms["loss"] + config.lambda_contiguity * terms["contiguity"]
+        with torch.no_grad():
+            share = of_class(scores, labels).sum(dim=-1) / selection.feature.sum(dim=-1).clamp(min=1)
+            terms["mean_mask"] = share.mean()
+    if not has_teachers(batch, context):
+        return terms
+    evidence = of_class(selection.evidence, labels)
+    log_selection = torch.stack([functional.logsigmoid(-evidence), functional.logsigmoid(evidence)], dim=-1)
+    ours = replace(output, selection=replace(selection, log_selection=log_selection))
+    return distilled(terms, ours, batch, moment, context, selection_temperature=1.0)
+
+
+def rationale_loss(logits: Tensor, labels: Tensor, kind: str) -> Tensor:
+    """How far the rationale is from predicting its class; logits [batch, classes]."""
+    if kind == "cross_entropy":
+        return losses.task_loss(logits, labels)
+    return -functional.logsigmoid(logits.float().gather(1, labels[:, None])).mean()
+
+
+def complement_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """max(0, p_y - 1/C), the mean over the batch: the complement may not say more than chance does."""
+    own = torch.softmax(logits.float(), dim=-1).gather(1, labels[:, None])
+    return (own - 1 / logits.shape[1]).clamp(min=0).mean()
+
+
+def regulariser(scores: Tensor, sigma: Tensor, feature: Tensor, labels: Tensor, own: Settings) -> Tensor:
+    """Small masks, the label's and even more the others', of even width and smooth.
+
+    Args:
+        scores: λ [batch, features, classes], 0 where a position is not a feature.
+        sigma: [batch, features, classes].
+        feature: bool [batch, features]; means are over these alone, then over the batch.
+        labels: int64 [batch].
+        own: the weights.
+    """
+    count = feature.sum(dim=-1, keepdim=True).clamp(min=1)  # [batch, 1]
+    mean_mask = scores.sum(dim=1) / count  # [batch, classes]
+    label = functional.one_hot(labels, scores.shape[-1])
+    squares = mean_mask.square()
+    real = feature[..., None]
+    width = ((sigma - SIGMA).square() * real).mean(dim=-1).sum(dim=-1) / count[:, 0]
+    both = feature[:, 1:] & feature[:, :-1]
+    steps = (scores.diff(dim=1).square() * both[..., None]).mean(dim=-1).sum(dim=-1)
+    each = (
+        own.lambda_l1 * mean_mask.mean(dim=-1)
+        + own.lambda_label * (squares * label).sum(dim=-1)
+        + own.lambda_others * (squares * (1 - label)).sum(dim=-1)
+        + own.lambda_sigma * width
+        + own.lambda_smooth * steps / both.sum(dim=-1).clamp(min=1)
+    )  # [batch]
+    return each.mean()
+
+
+def dev_terms(predictions: Predictions, context: Context) -> dict[str, float]:
+    """Cross-entropy from the rationale alone: without it an epoch of the warm-up could win."""
+    assert predictions.rationale_logits is not None
+    logits, labels = torch.from_numpy(predictions.rationale_logits), torch.from_numpy(predictions.labels)
+    return {"rationale_loss": float(losses.task_loss(logits, labels))}
