@@ -67,12 +67,29 @@ class Setting:
     own: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Settings of a method on this data."""
     teacher_changes: dict[str, Any] = field(default_factory=dict)
+    family_changes: dict[str, Any] = field(default_factory=dict)
+    """Settings of the other architectures, which have no pretrained layers."""
 
 
+RTP = {"predictor_epochs": 0, "rtp.lambda_label": 1.0}
 SETTINGS = {
-    "planted": Setting("planted", (2, 2), (1, 1), ("bilstm", "cnn"), teacher_changes={"epochs": 8}),
+    "planted": Setting(
+        "planted",
+        (2, 2),
+        (1, 1),
+        ("bilstm", "cnn"),
+        own={"rtp": {**RTP, "epochs": 10, "rtp.warmup_epochs": 2, "head_learning_rate": 1e-2}},
+        teacher_changes={"epochs": 8},
+    ),
     "digits": Setting("digits", (2, 2), (1, 1), ("resnet",), teacher_changes={"epochs": 24}),
-    "imdb": Setting("imdb-small", (6, 2), (2, 1), ("bilstm", "cnn")),
+    "imdb": Setting(
+        "imdb-small",
+        (4, 2),
+        (2, 1),
+        ("bilstm", "cnn"),
+        own={"rtp": {**RTP, "epochs": 5, "rtp.warmup_epochs": 1, "head_learning_rate": 3e-3}},
+        family_changes={"learning_rate": 1e-3},
+    ),
     "cifar10": Setting("cifar10-small", (6, 4), (3, 2), ("resnet",)),
 }
 
@@ -100,7 +117,7 @@ def variants(setting: Setting) -> dict[str, Variant]:
             rows[method] = Variant(method, changes, timed=True)
             rows[f"{method}, distilled"] = Variant(method, changes, distils=True)
     for family in setting.families:
-        zero = {"mask_mode": "zero"}  # only attention can leave features out
+        zero = {"mask_mode": "zero", **setting.family_changes}  # only attention can leave features out
         rows[f"{family} cls"] = Variant("cls", zero, family)
         rows[f"{family} re"] = Variant("re", zero, family)
         rows[f"{family} rekd"] = Variant("rekd", zero, family, distils=True, timed=True)
@@ -209,7 +226,7 @@ def finished(config: TrainingConfig, folder: Path, role: str, variant: str, test
         "seconds": training["seconds"],
         "run": folder.name,
     }
-    if facts.selects:
+    if facts.selects and config.control:
         row["random_mask_accuracy"] = control_accuracy(config, folder, data)
     (folder / "test.json").write_text(json.dumps(row))
     say(json.dumps(row))
