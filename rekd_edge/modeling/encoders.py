@@ -13,6 +13,7 @@ Adding a family means one subclass and one entry in `FAMILIES`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from transformers import AutoConfig, PretrainedConfig
 from rekd_edge.errors import InputError
 from rekd_edge.modeling.backbones import backbone_from_config
 
-__all__ = ["Encoder", "build_encoder", "encoder_from_backbone"]
+__all__ = ["Encoder", "build_encoder", "encoder_from_backbone", "run_layers"]
 
 
 class Encoder(nn.Module, ABC):
@@ -72,9 +73,10 @@ class Encoder(nn.Module, ABC):
 
     def layers(self, hidden: Tensor, bias: Tensor | None) -> Tensor:
         """Run the layers on [batch, positions, hidden] with an additive attention bias [batch, 1, 1, positions]."""
-        for layer in self.layer_stack():
-            output = layer(hidden, bias)
-            hidden = output[0] if isinstance(output, tuple) else output  # a tuple before transformers 5
+        return self.finish(run_layers(self.layer_stack(), hidden, bias))
+
+    def finish(self, hidden: Tensor) -> Tensor:
+        """What stands after the last layer."""
         return hidden
 
     @property
@@ -158,8 +160,16 @@ class ViTEncoder(Encoder):
             return self.backbone.layers
         return self.backbone.encoder.layer
 
-    def layers(self, hidden: Tensor, bias: Tensor | None) -> Tensor:
-        return self.backbone.layernorm(super().layers(hidden, bias))
+    def finish(self, hidden: Tensor) -> Tensor:
+        return self.backbone.layernorm(hidden)
+
+
+def run_layers(layers: Iterable[nn.Module], hidden: Tensor, bias: Tensor | None) -> Tensor:
+    """Some of an encoder's layers, one after the other; arguments as of `Encoder.layers`."""
+    for layer in layers:
+        output = layer(hidden, bias)
+        hidden = output[0] if isinstance(output, tuple) else output  # a tuple before transformers 5
+    return hidden
 
 
 FAMILIES: dict[str, type[Encoder]] = {"bert": BertEncoder, "roberta": BertEncoder, "vit": ViTEncoder}
