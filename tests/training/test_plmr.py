@@ -214,19 +214,17 @@ def test_distillation_adds_the_divergence_of_what_masks_are_drawn_from(
         ([0.1, 0.9, 0.9, 0.9], 2),  # at least 2 select
         ([0.9, 0.5, 0.2, 0.1], 2),  # at least 1 decides
         ([0.9, 0.5, 0.4, 0.3, 0.2, 0.1], 4),
-        ([0.3, 0.3, 0.3, 0.3, 0.3], 3),
+        ([0.31, 0.3, 0.3, 0.3, 0.3, 0.3, 0.29], 3),  # nothing to tell: half
+        ([0.3, 0.3, 0.3, 0.3], 2),
     ],
 )
 def test_the_generator_ends_before_features_become_alike(homogeneities: list[float], split: int) -> None:
     assert choose_split(np.array(homogeneities)) == split
 
 
-@given(st.lists(st.integers(-64, 64), min_size=4, max_size=25), st.sampled_from([0.5, 2.0, 8.0]))
-def test_any_homogeneities_give_a_possible_split_whatever_their_scale(numbers: list[int], scale: float) -> None:
-    homogeneities = np.array(numbers) / 64
-    split = choose_split(homogeneities)
-    assert 2 <= split <= len(numbers) - 2
-    assert choose_split(homogeneities * scale) == split
+@given(st.lists(st.integers(-100, 100), min_size=4, max_size=25))
+def test_any_homogeneities_give_a_possible_split(hundredths: list[int]) -> None:
+    assert 2 <= choose_split(np.array(hundredths) / 100) <= len(hundredths) - 2
 
 
 def test_homogeneity_is_the_mean_cosine_of_different_features(configured: Callable[..., TrainingConfig]) -> None:
@@ -397,9 +395,10 @@ def test_a_plmr_learns_from_a_rationalist_and_teaches_one(
 ) -> None:
     train(configured("text", method="re", layers=1, generator_layers=1, epochs=1), tmp_path / "re")
     common = {"allow_weak_teacher": True, "epochs": 1, "teacher_mask": mask}
-    metrics = train(configured("text", teacher=str(tmp_path / "re"), **common), tmp_path / "student")
+    student = configured("text", teacher=str(tmp_path / "re"), predictor_epochs=1, **common)
+    metrics = train(student, tmp_path / "student")
     assert np.isfinite(metrics["loss"])
-    student = configured(
+    second = configured(
         "text", method="rekd", layers=1, generator_layers=1, teacher=str(tmp_path / "student"), **common
     )
-    assert np.isfinite(train(student, tmp_path / "second")["loss"])
+    assert np.isfinite(train(second, tmp_path / "second")["loss"])

@@ -26,6 +26,8 @@ __all__ = ["Settings", "choose_split", "homogeneity", "objective", "prepare", "s
 
 GAPS = ("hinge", "signed", "absolute")
 MEASURED_EXAMPLES = 64
+FLAT = 0.05
+"""A range of homogeneity that means nothing; that of all-MiniLM-L6-v2 is 0.24, of random weights 0.01."""
 
 
 @dataclass
@@ -94,12 +96,15 @@ def choose_split(homogeneities: NDArray[np.float64]) -> int:
     """How many layers select: those after which features still differ enough to be told apart.
 
     From the place where features differ most, the generator goes on for as long as their homogeneity stays below the
-    midpoint between the lowest and the highest; at least 2 layers, and 1 is left to the predictor.
+    midpoint between the lowest and the highest; at least 2 layers, and 1 is left to the predictor. Where homogeneity
+    hardly changes, as in an encoder with random weights, it says nothing: half of the layers.
 
     Args:
         homogeneities: of the embeddings and after each of at least 3 layers, [1 + layers].
     """
     layers, lowest = len(homogeneities) - 1, int(np.argmin(homogeneities))
+    if np.ptp(homogeneities) < FLAT:
+        return max(layers // 2, 2)
     middle = (homogeneities.min() + homogeneities.max()) / 2
     above = np.flatnonzero(homogeneities[lowest:] > middle)
     last = lowest + int(above[0]) - 1 if len(above) else layers
