@@ -212,8 +212,8 @@ def test_distillation_adds_the_divergence_of_what_masks_are_drawn_from(
         ([0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 0.2], 3),  # what the last layer undoes does not count
         ([0.9, 0.2, 0.1, 0.2, 0.3, 0.8, 0.9], 4),  # from the most different ones on
         ([0.1, 0.9, 0.9, 0.9], 2),  # at least 2 select
-        ([0.9, 0.5, 0.2, 0.1], 2),  # at least 1 decides
-        ([0.9, 0.5, 0.4, 0.3, 0.2, 0.1], 4),
+        ([0.5, 0.1, 0.1, 0.1, 0.4], 3),  # at least 1 decides
+        ([0.9, 0.7, 0.5, 0.4, 0.3, 0.2, 0.1], 3),  # never alike again: half
         ([0.31, 0.3, 0.3, 0.3, 0.3, 0.3, 0.29], 3),  # nothing to tell: half
         ([0.3, 0.3, 0.3, 0.3], 2),
     ],

@@ -96,18 +96,17 @@ def choose_split(homogeneities: NDArray[np.float64]) -> int:
     """How many layers select: those after which features still differ enough to be told apart.
 
     From the place where features differ most, the generator goes on for as long as their homogeneity stays below the
-    midpoint between the lowest and the highest; at least 2 layers, and 1 is left to the predictor. Where homogeneity
-    hardly changes, as in an encoder with random weights, it says nothing: half of the layers.
+    midpoint between the lowest and the highest; at least 2 layers, and 1 is left to the predictor. Where it never rises
+    above that again, or hardly changes at all, homogeneity gives no reason for any split: half of the layers.
 
     Args:
         homogeneities: of the embeddings and after each of at least 3 layers, [1 + layers].
     """
     layers, lowest = len(homogeneities) - 1, int(np.argmin(homogeneities))
-    if np.ptp(homogeneities) < FLAT:
-        return max(layers // 2, 2)
     middle = (homogeneities.min() + homogeneities.max()) / 2
     above = np.flatnonzero(homogeneities[lowest:] > middle)
-    last = lowest + int(above[0]) - 1 if len(above) else layers
+    alike = bool(len(above)) and np.ptp(homogeneities) >= FLAT
+    last = lowest + int(above[0]) - 1 if alike else layers // 2
     return min(max(last, 2), layers - 1)
 
 
