@@ -56,6 +56,13 @@ METHODS: dict[str, Method] = {
     "control": Method("random masks", _RATIONALE, f"{_OBJECTIVES}.control", selects=False, public=False),
     "re": Method("rationale extraction", _RATIONALE, f"{_OBJECTIVES}.re"),
     "rekd": Method("rationale extraction, distilled", _RATIONALE, f"{_OBJECTIVES}.rekd", teacher="must"),
+    "plmr": Method(
+        "one encoder, split: it prunes layer by layer",
+        "rekd_edge.modeling.plmr:PLMRModel",
+        f"{_OBJECTIVES}.plmr",
+        teacher="may",
+        settings=True,
+    ),
     "rtp": Method(
         "one pass that labels a text and scores its tokens for every label",
         "rekd_edge.modeling.rtp:RTPModel",

@@ -12,6 +12,7 @@ A generator or predictor works in steps; the mask drops features after the first
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from transformers import PretrainedConfig
 
 from rekd_edge.errors import InputError
 
-__all__ = ["Encoder", "cut_patches", "project_patches"]
+__all__ = ["Encoder", "cut_patches", "project_patches", "run_layers"]
 
 
 class Encoder(nn.Module, ABC):
@@ -71,9 +72,10 @@ class Encoder(nn.Module, ABC):
 
     def layers(self, hidden: Tensor, bias: Tensor | None) -> Tensor:
         """Run the layers on [batch, positions, hidden] with an additive attention bias [batch, 1, 1, positions]."""
-        for layer in self.layer_stack():
-            output = layer(hidden, bias)
-            hidden = output[0] if isinstance(output, tuple) else output  # a tuple before transformers 5
+        return self.finish(run_layers(self.layer_stack(), hidden, bias))
+
+    def finish(self, hidden: Tensor) -> Tensor:
+        """What stands after the last layer."""
         return hidden
 
     def pool(self, hidden: Tensor, visible: Tensor) -> Tensor:
@@ -101,6 +103,14 @@ class Encoder(nn.Module, ABC):
             )
         self.backbone.set_submodule(self.embedding_path, nn.Identity())
         self._lent = (owner.embedding,)
+
+
+def run_layers(layers: Iterable[nn.Module], hidden: Tensor, bias: Tensor | None) -> Tensor:
+    """Some of an encoder's layers, one after the other; arguments as of `Encoder.layers`."""
+    for layer in layers:
+        output = layer(hidden, bias)
+        hidden = output[0] if isinstance(output, tuple) else output  # a tuple before transformers 5
+    return hidden
 
 
 def cut_patches(pixels: Tensor, side: int) -> Tensor:

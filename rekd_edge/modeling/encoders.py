@@ -74,8 +74,8 @@ class ViTEncoder(Encoder):
             return self.backbone.layers
         return self.backbone.encoder.layer
 
-    def layers(self, hidden: Tensor, bias: Tensor | None) -> Tensor:
-        return self.backbone.layernorm(super().layers(hidden, bias))
+    def finish(self, hidden: Tensor) -> Tensor:
+        return self.backbone.layernorm(hidden)
 
 
 TRANSFORMERS: dict[str, type[Encoder]] = {"bert": BertEncoder, "roberta": BertEncoder, "vit": ViTEncoder}

@@ -34,7 +34,8 @@ from rekd_edge.modeling.selection import (
 __all__ = ["Depth", "RationaleModel", "RationaleOutput", "Sampling", "Selection"]
 
 EncoderSource = Callable[[int | None], Encoder]
-Solve = Callable[[list[tuple[Tensor, Tensor, Tensor]], float], float]
+Solve = Callable[..., float]
+"""See `RationaleModel.calibrate`."""
 
 
 class Depth(NamedTuple):
@@ -271,7 +272,8 @@ class RationaleModel(nn.Module):
         Args:
             select_all: the selections of the calibration data, with the biases as they stand.
             solve: from (margin, feature, candidate) of each batch, [batch, features], and a target ratio to the bias;
-                features that are no candidates count in L and stay unselected.
+                features that are no candidates count in L and stay unselected. It may be given `Limits` in place of the
+                model's, and a slack (see `training.calibration`).
 
         Returns:
             The last selections that `select_all` gave; only biases that they do not depend on changed since.

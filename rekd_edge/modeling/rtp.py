@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from rekd_edge.modeling.configuration import RationaleConfig
-from rekd_edge.modeling.encoders import Encoder
+from rekd_edge.modeling.encoder import Encoder
 from rekd_edge.modeling.rationale import (
     Depth,
     EncoderSource,
@@ -84,7 +84,8 @@ class BlendedPredictor(Predictor):
     def read(self, embeddings: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
         """Class logits [batch, classes] and last hidden states [batch, features, hidden]."""
         hidden = self.encoder.layers(self.encoder.assemble(embeddings), bias)
-        return self.classifier(_pooled(self.encoder, hidden, bias)), hidden
+        real = torch.ones_like(hidden[..., 0]) if bias is None else (bias[:, 0, 0] == 0).float()
+        return self.classifier(self.encoder.pool(hidden, real)), hidden
 
 
 class RTPModel(RationaleModel):
@@ -275,10 +276,3 @@ def class_scores(selection: RTPSelection) -> Tensor:
 def of_class(values: Tensor, classes: Tensor) -> Tensor:
     """From [batch, features, classes] those of one class a row, int64 [batch]: [batch, features]."""
     return values.gather(2, classes[:, None, None].expand(-1, values.shape[1], 1))[..., 0]
-
-
-def _pooled(encoder: Any, hidden: Tensor, bias: Tensor | None) -> Tensor:
-    """What the class head reads, [batch, hidden]: the first position, unless the encoder has a way of its own."""
-    if bias is None or not hasattr(encoder, "pool"):
-        return hidden[:, 0]
-    return encoder.pool(hidden, (bias[:, 0, 0] == 0).float())

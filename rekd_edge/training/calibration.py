@@ -15,6 +15,7 @@ def calibrated_bias(
     lengths: Sequence[int] | None = None,
     minimum: int = 1,
     maximum: int | None = None,
+    slack: float = 0.0,
 ) -> float:
     """The bias at which the mean ratio |M| / L over the examples comes closest to the target.
 
@@ -29,6 +30,8 @@ def calibrated_bias(
         lengths: L of each example where it is not the number of its candidates.
         minimum: fewest features of a rationale.
         maximum: most features of a rationale.
+        slack: how far from the target the ratio may be; of the biases that come as near, the one furthest from any
+            margin is taken.
 
     Returns:
         The bias; 0 where there is nothing to calibrate on.
@@ -53,8 +56,14 @@ def calibrated_bias(
     ratio = least + np.concatenate([[0.0], np.cumsum(np.concatenate(weights)[order])])
     border = np.concatenate([[True], other[1:] < other[:-1], [True]]) if len(other) else np.array([True])
     candidates = np.flatnonzero(border)
-    admitted = int(candidates[np.argmin(np.abs(ratio[candidates] - target_ratio))])
+    distance = np.abs(ratio[candidates] - target_ratio)
+    admitted = int(candidates[np.argmin(distance)])
     every = np.unique(np.concatenate([margin for margin, _ in pairs]))
+    near = candidates[(distance <= slack) & (candidates > 0)]
+    if len(near):
+        places = np.searchsorted(every, other[near - 1])
+        gaps = every[places] - every[np.maximum(places - 1, 0)]
+        admitted = int(near[np.argmax(gaps)])
     above = other[admitted - 1] if admitted else every[-1] + 1.0
     below = other[admitted] if admitted < len(other) else every[0] - 1.0
     # the largest margins of other examples may lie in the gap; stay midway between two neighbours

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from rekd_edge.evaluation import classification_metrics, rationale_ratio
 from rekd_edge.methods import method_of
 from rekd_edge.modeling import RationaleConfig, RationaleModel, Selection
-from rekd_edge.modeling.selection import random_mask
+from rekd_edge.modeling.selection import Limits, random_mask
 from rekd_edge.training import losses
 from rekd_edge.training.calibration import calibrated_bias
 from rekd_edge.training.objectives import Context
@@ -62,14 +62,20 @@ def predict(model: RationaleModel, loader: Iterable[dict[str, Tensor]], calibrat
     def select_all() -> list[Selection]:
         return [model.select(*_inputs(batch, device)) for batch in loader]
 
-    def solve(found: list[tuple[Tensor, Tensor, Tensor]], target_ratio: float) -> float:
+    def solve(
+        found: list[tuple[Tensor, Tensor, Tensor]],
+        target_ratio: float,
+        limits: Limits | None = None,
+        slack: float = 0.0,
+    ) -> float:
+        minimum, maximum = limits or Limits(config.min_selected, config.max_selected)
         margins, lengths = [], []
         for margin, feature, candidate in found:
             margins += _rows(margin, candidate)
             lengths += feature.sum(dim=-1).tolist()
         if config.count_all_positions and config.max_length is not None:
             lengths = [config.max_length] * len(margins)
-        return calibrated_bias(margins, target_ratio, lengths, config.min_selected, config.max_selected)
+        return calibrated_bias(margins, target_ratio, lengths, minimum, maximum, slack)
 
     # the generator's pass comes first: the bias is known only when all margins are
     selections = model.calibrate(select_all, solve) if calibrate and config.selects else select_all()

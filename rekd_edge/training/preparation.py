@@ -33,7 +33,14 @@ from rekd_edge.runtime.text import limit_tokenizer, load_tokenizer, special_toke
 from rekd_edge.training.configuration import TrainingConfig
 from rekd_edge.training.teacher import TeacherFacts
 
-__all__ = ["Preprocessing", "build_model", "model_config", "prepare_preprocessing", "preprocessing_of_run"]
+__all__ = [
+    "Preprocessing",
+    "build_model",
+    "load_encoder",
+    "model_config",
+    "prepare_preprocessing",
+    "preprocessing_of_run",
+]
 
 TOKENIZER_FILE = "tokenizer.json"
 PROCESSOR_FILE = "preprocessor_config.json"
@@ -167,6 +174,13 @@ def model_config(config: TrainingConfig, data: DataSource, preprocessing: Prepro
     )
 
 
+def load_encoder(backbone: str, layers: int | None, preprocessing: Preprocessing) -> Encoder:
+    """A backbone's first layers, all where None, fit to what its preprocessing gives."""
+    image_size = None if preprocessing.image is None else preprocessing.image.height
+    vocabulary = None if preprocessing.tokenizer is None else preprocessing.tokenizer.get_vocab_size()
+    return encoder_from_backbone(load_backbone(backbone, layers, image_size, preprocessing.max_length, vocabulary))
+
+
 def build_model(config: TrainingConfig, facts: RationaleConfig, tokenizer: Tokenizer | None) -> RationaleModel:
     """A model with the backbone's weights in its encoders and fresh heads.
 
@@ -178,11 +192,11 @@ def build_model(config: TrainingConfig, facts: RationaleConfig, tokenizer: Token
     Raises:
         InputError: the method's settings and the backbone do not fit.
     """
-    vocabulary = None if tokenizer is None else tokenizer.get_vocab_size()
+    image = None if facts.image is None else ImageSettings.from_dict(facts.image)
+    preprocessing = Preprocessing(tokenizer, facts.max_length, image)
 
     def encoder(layers: int | None) -> Encoder:
-        image_size = None if facts.image is None else facts.image["height"]
-        return encoder_from_backbone(load_backbone(config.backbone, layers, image_size, facts.max_length, vocabulary))
+        return load_encoder(config.backbone, layers, preprocessing)
 
     depth = Depth(config.layers, config.generator_layers)
     model = method_of(config.method).model_class().build(facts, encoder, depth, config.options)

@@ -1,0 +1,191 @@
+"""`plmr`: an encoder split into generator and predictor, arXiv 2501.03182, alone or distilled."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from rekd_edge.data import DataSource, TextFeatures
+from rekd_edge.errors import InputError
+from rekd_edge.modeling.encoder import Encoder, run_layers
+from rekd_edge.modeling.plmr import PLMRSelection, check_layers, kept_shares
+from rekd_edge.modeling.rationale import padding_bias
+from rekd_edge.progress import say
+from rekd_edge.training import losses
+from rekd_edge.training.configuration import TrainingConfig
+from rekd_edge.training.objectives import Context, Moment, Terms, inputs_of, ratio_terms
+from rekd_edge.training.objectives.distillation import distilled, has_teachers
+from rekd_edge.training.preparation import Preprocessing, load_encoder
+
+__all__ = ["Settings", "choose_split", "homogeneity", "objective", "prepare", "sparsity_loss"]
+
+GAPS = ("hinge", "signed", "absolute")
+MEASURED_EXAMPLES = 64
+FLAT = 0.05
+"""A range of homogeneity that means nothing; that of all-MiniLM-L6-v2 is 0.24, of random weights 0.01."""
+
+
+@dataclass
+class Settings:
+    """`plmr.…`; defaults are those of the paper and its code, where nothing else is said."""
+
+    full_layers: int | None = None
+    """Layers that read the whole input before pruning begins; half of the generator's by default."""
+    temperature: float = 1.0
+    """τ of the Gumbel-Softmax, the same throughout."""
+    lambda_sparsity: float = 5.0
+    """λ_s: weight of |share kept - share of the schedule|, summed over the steps."""
+    lambda_continuity: float = 10.0
+    """λ_c: weight of the total variation of the rationale."""
+    full_text_weight: float = 2.0
+    """Weight of the task loss on the whole input, read after its last layer."""
+    gap_weight: float = 1.0
+    """Weight of what the rationale's task loss has over the whole input's."""
+    gap: str = "hinge"
+    """That difference where it is above 0 (`hinge`, as the paper words it), `signed` (the published code: 2 · rationale
+    + 1 · whole input in all) or its `absolute` value."""
+    zero_class_token: bool = False
+    """Zero the class token for the predictor too, as the published code does (texts, `zero`)."""
+
+    def __post_init__(self) -> None:
+        """Check every value.
+
+        Raises:
+            InputError: a value out of range.
+        """
+        if self.gap not in GAPS:
+            raise InputError(f"plmr.gap must be one of {', '.join(GAPS)}, not {self.gap!r}.")
+        if not (math.isfinite(self.temperature) and self.temperature > 0):
+            raise InputError(f"plmr.temperature must be above 0, not {self.temperature}.")
+        for name in ("lambda_sparsity", "lambda_continuity", "full_text_weight", "gap_weight"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise InputError(f"plmr.{name} must be at least 0, not {value}.")
+
+
+def prepare(config: TrainingConfig, data: DataSource, preprocessing: Preprocessing) -> TrainingConfig:
+    """Refuse what the method cannot do; choose the split where none is given.
+
+    Raises:
+        InputError: as said.
+    """
+    if config.count_all_positions:
+        raise InputError("plmr counts features alone; leave count_all_positions out.")
+    if config.lambda_contiguity:
+        raise InputError("plmr has a weight of its own for runs of features; set plmr.lambda_continuity instead.")
+    config = replace(config, share_embeddings=True)  # it is one encoder
+    if config.generator_layers is not None:
+        return config
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)  # an encoder without weights of its own
+        encoder = load_encoder(config.backbone, config.layers, preprocessing)
+    check_layers(encoder)
+    found = homogeneity(encoder, data, preprocessing)
+    split = choose_split(found)
+    numbers = " ".join(f"{value:.2f}" for value in found)
+    say(f"plmr: features resemble each other by {numbers} (input, then each layer): {split} layers select.")
+    return replace(config, generator_layers=split)
+
+
+def choose_split(homogeneities: NDArray[np.float64]) -> int:
+    """How many layers select: those after which features still differ enough to be told apart.
+
+    From the place where features differ most, the generator goes on for as long as their homogeneity stays below the
+    midpoint between the lowest and the highest; at least 2 layers, and 1 is left to the predictor. Where it never rises
+    above that again, or hardly changes at all, homogeneity gives no reason for any split: half of the layers.
+
+    Args:
+        homogeneities: of the embeddings and after each of at least 3 layers, [1 + layers].
+    """
+    layers, lowest = len(homogeneities) - 1, int(np.argmin(homogeneities))
+    middle = (homogeneities.min() + homogeneities.max()) / 2
+    above = np.flatnonzero(homogeneities[lowest:] > middle)
+    alike = bool(len(above)) and np.ptp(homogeneities) >= FLAT
+    last = lowest + int(above[0]) - 1 if alike else layers // 2
+    return min(max(last, 2), layers - 1)
+
+
+@torch.no_grad()
+def homogeneity(encoder: Encoder, data: DataSource, preprocessing: Preprocessing) -> NDArray[np.float64]:
+    """Mean cosine similarity of the hidden states of two different features of one example, [1 + layers].
+
+    It is measured on the embeddings and after each layer, over a few training examples.
+    """
+    encoder.eval()
+    train = data.split("train")
+    chosen = np.random.default_rng(0).permutation(len(train))[:MEASURED_EXAMPLES]
+    features, collate = preprocessing.features(train.select(sorted(chosen.tolist()))), preprocessing.collator()
+    measured = []
+    for i in range(len(features)):
+        batch = inputs_of(collate([features[i]]))
+        bias, inputs = padding_bias(batch.get("attention_mask")), batch.get("input_ids", batch.get("pixel_values"))
+        assert inputs is not None
+        hidden, states = encoder.assemble(encoder.embed(encoder.features(inputs))), []
+        for layers in [[], *([layer] for layer in encoder.layer_stack())]:
+            hidden = run_layers(layers, hidden, bias)
+            found = hidden[0, encoder.prefix :]
+            states.append(found[features.features[i]] if isinstance(features, TextFeatures) else found)
+        if len(states[0]) > 1:
+            measured.append([mean_similarity(found) for found in states])
+    return np.array(measured or np.zeros((1, len(encoder.layer_stack()) + 1))).mean(axis=0)
+
+
+def mean_similarity(states: Tensor) -> float:
+    """Mean cosine similarity of two different rows of [features, hidden], of which there are at least 2."""
+    count = len(states)
+    directions = nn.functional.normalize(states.double(), dim=-1)
+    return float((directions.sum(dim=0).square().sum() - count) / (count * (count - 1)))
+
+
+def objective(model: nn.Module, batch: dict[str, Tensor], moment: Moment, context: Context) -> Terms:
+    """The losses of PLMR, mixed with those of teachers where there are any (equation 11 of arXiv 2601.22531)."""
+    config, settings, labels = context.config, context.config.options, batch["labels"]
+    output = model(**inputs_of(batch), temperature=settings.temperature)
+    selection = output.selection
+    assert isinstance(selection, PLMRSelection)
+    assert selection.kept is not None
+    assert selection.full_logits is not None
+    task = losses.task_loss(output.logits, labels)
+    full_text = losses.task_loss(selection.full_logits, labels)
+    target = torch.tensor(config.ratios(context.labels), device=labels.device)[labels].mean()
+    sparsity = sparsity_loss(selection.kept, selection.feature, target)
+    continuity = losses.contiguity_loss(output.mask, selection.feature, context.grid)
+    gap = gap_loss(task, full_text, settings.gap)
+    loss = task + settings.lambda_sparsity * sparsity + settings.lambda_continuity * continuity
+    loss = loss + settings.full_text_weight * full_text + settings.gap_weight * gap
+    terms = {
+        "loss": loss,
+        "task": task,
+        "full_text": full_text,
+        "gap": gap,
+        "sparsity": sparsity,
+        "continuity": continuity,
+        **ratio_terms(output),
+    }
+    if not has_teachers(batch, context):
+        return terms
+    # log S is the distribution that masks are drawn from, which no temperature changes
+    return distilled(terms, output, batch, moment, context, selection_temperature=1.0)
+
+
+def sparsity_loss(kept: Tensor, feature: Tensor, target_ratio: float | Tensor) -> Tensor:
+    """Σ_i |share kept after step i - its share of the schedule|; shares are counted over the batch.
+
+    Args:
+        kept: the mask after each step, floats [batch, steps, features].
+        feature: bool [batch, features].
+        target_ratio: p, of the last step.
+    """
+    shares = (kept * feature[:, None]).sum(dim=(0, 2)) / feature.sum().clamp(min=1)  # [steps]
+    return (shares - kept_shares(target_ratio, kept.shape[1]).to(shares.device)).abs().sum()
+
+
+def gap_loss(rationale: Tensor, full_text: Tensor, kind: str) -> Tensor:
+    """What the rationale's task loss has over that of the whole input: `signed`, `hinge` or `absolute`."""
+    difference = rationale - full_text
+    return {"signed": difference, "hinge": difference.clamp(min=0), "absolute": difference.abs()}[kind]

@@ -1,0 +1,404 @@
+"""What `plmr` minimises, how it chooses its split, and whole runs of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import TrainerCallback
+
+from rekd_edge import Rationalizer
+from rekd_edge.data import DataSettings, load_data
+from rekd_edge.errors import InputError
+from rekd_edge.evaluate import evaluate
+from rekd_edge.export import export_bundle
+from rekd_edge.modeling import RationaleModel, RationaleOutput
+from rekd_edge.modeling.plmr import PLMRModel, PLMRSelection, cascade, kept_shares
+from rekd_edge.training.calibration import calibrated_bias
+from rekd_edge.training.configuration import TrainingConfig, load_config
+from rekd_edge.training.inference import batches, predict
+from rekd_edge.training.objectives import Context, Moment
+from rekd_edge.training.objectives.plmr import (
+    choose_split,
+    gap_loss,
+    homogeneity,
+    mean_similarity,
+    objective,
+    prepare,
+    sparsity_loss,
+)
+from rekd_edge.training.preparation import build_model, load_encoder, model_config, prepare_preprocessing
+from rekd_edge.training.run import train
+
+MOMENT = Moment(temperature=2.0, progress=0.5)
+GEOMETRY = {
+    "hidden_size": 32,
+    "num_hidden_layers": 5,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+}
+TINY = {
+    "method": "plmr",
+    "generator_layers": 3,
+    "epochs": 2,
+    "batch_size": 16,
+    "learning_rate": 1e-3,
+    "control": None,
+    "data.train_limit": 64,
+    "data.eval_limit": 40,
+}
+VARIANTS = [(task, mode) for task in ("text", "image") for mode in ("zero", "drop")]
+
+
+@pytest.fixture(scope="session")
+def configured(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., TrainingConfig]:
+    """A tiny run's settings, on an encoder of five layers; dots in names are written as two underscores."""
+    folder = tmp_path_factory.mktemp("backbones")
+    kinds: dict[str, dict[str, Any]] = {
+        "text": {"model_type": "bert"},
+        "image": {"model_type": "vit", "image_size": 8, "patch_size": 1},
+    }
+    for task, kind in kinds.items():
+        (folder / task).mkdir()
+        (folder / task / "config.json").write_text(json.dumps({**GEOMETRY, **kind}))
+    data = {
+        "text": {"data.spec": "builtin:planted", "data.max_length": 48},
+        "image": {"data.spec": "builtin:digits"},
+    }
+
+    def make(task: str, **changes: Any) -> TrainingConfig:
+        own = {name.replace("__", "."): value for name, value in changes.items()}
+        return load_config(None, {**TINY, **data[task], "backbone": str(folder / task), **own})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def plmr_runs(
+    tmp_path_factory: pytest.TempPathFactory, configured: Callable[..., TrainingConfig]
+) -> Callable[..., Path]:
+    """A finished tiny run of a task and mask mode."""
+    folder = tmp_path_factory.mktemp("plmr-runs")
+
+    def run(task: str, mask_mode: str) -> Path:
+        output = folder / f"{task}-{mask_mode}"
+        if not output.exists():
+            train(configured(task, mask_mode=mask_mode), output)
+        return output
+
+    return run
+
+
+def begun(config: TrainingConfig) -> tuple[PLMRModel, TrainingConfig, Any, Any]:
+    """A model as its run begins with it, with the resolved settings, the preprocessing and the data."""
+    data = load_data(config.spec, config.data)
+    config = config.resolved(data.task)
+    preprocessing = prepare_preprocessing(config, data, [])
+    facts = model_config(config, data, preprocessing)
+    config = prepare(config, data, preprocessing)
+    torch.manual_seed(0)
+    model = build_model(config, facts, preprocessing.tokenizer)
+    assert isinstance(model, PLMRModel)
+    return model, config, preprocessing, data
+
+
+class Fixed(nn.Module):
+    """Answers with one output, whatever it is asked; remembers how."""
+
+    def __init__(self, output: RationaleOutput) -> None:
+        super().__init__()
+        self.output = output
+
+    def forward(self, **inputs: Any) -> RationaleOutput:
+        self.asked = inputs
+        return self.output
+
+
+@pytest.fixture
+def answer() -> RationaleOutput:
+    """Three steps over two texts of 5 and 4 features."""
+    random = torch.Generator().manual_seed(0)
+    feature = torch.tensor([[0, 1, 1, 1, 1, 1, 0], [0, 1, 1, 1, 1, 0, 0]]).bool()
+    drawn = (torch.rand(2, 3, 7, generator=random) < 0.7) & feature[:, None]
+    kept = drawn.long().cumprod(dim=1).float()
+    margins = torch.randn(2, 3, 7, generator=random)
+    whole = cascade(margins)
+    selection = PLMRSelection(
+        feature, whole, None, whole, None, kept[:, -1], margins, kept[:, :-1].sum(dim=1), kept, torch.randn(2, 2)
+    )
+    return RationaleOutput(torch.randn(2, 2, generator=random), kept[:, -1], margins[:, -1], selection)
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> float:
+    """In numpy."""
+    z, y = logits.double().numpy(), labels.numpy()
+    return float(np.mean([np.log(np.exp(row).sum()) - row[label] for row, label in zip(z, y, strict=True)]))
+
+
+@pytest.mark.parametrize("gap", ["hinge", "signed", "absolute"])
+def test_the_loss_is_the_papers(gap: str, answer: RationaleOutput, configured: Callable[..., TrainingConfig]) -> None:
+    config = configured("text", target_ratio=0.2, class_ratios="pos:0.4", plmr__gap=gap, plmr__temperature=0.7)
+    labels = torch.tensor([0, 1])
+    batch = {"input_ids": torch.zeros(2, 7), "labels": labels}
+    model = Fixed(answer)
+    terms = objective(model, batch, MOMENT, Context(config, "text", ("neg", "pos"), 48))
+    assert model.asked["temperature"] == 0.7
+    rationale = cross_entropy(answer.logits, labels)
+    whole = cross_entropy(answer.selection.full_logits, labels)
+    kept, mask = answer.selection.kept.numpy(), answer.mask.numpy()
+    p, sparsity = 0.3, 0.0  # the mean of 0.2 and 0.4
+    for i in (1, 2, 3):
+        sparsity += abs(kept[:, i - 1].sum() / 9 - np.log((np.exp(p) * i + np.e * (3 - i)) / 3))
+    changes = np.abs(np.diff(mask[0, 1:6])).sum() + np.abs(np.diff(mask[1, 1:5])).sum()
+    difference = rationale - whole
+    gaps = {"signed": difference, "hinge": max(0.0, difference), "absolute": abs(difference)}
+    expected = rationale + 5 * sparsity + 10 * changes / 7 + 2 * whole + 1 * gaps[gap]
+    assert terms["loss"].item() == pytest.approx(expected, rel=1e-5)
+    assert terms["sparsity"].item() == pytest.approx(sparsity, rel=1e-5)
+
+
+def test_the_signed_gap_makes_the_rationale_count_twice_and_the_whole_once() -> None:
+    rationale, whole = torch.tensor(0.9, requires_grad=True), torch.tensor(0.4, requires_grad=True)
+    (rationale + 2.0 * whole + gap_loss(rationale, whole, "signed")).backward()
+    assert (rationale.grad.item(), whole.grad.item()) == (2.0, 1.0)
+
+
+def test_sparsity_is_nothing_on_the_schedule_and_pulls_towards_it() -> None:
+    feature = torch.ones(1, 1000, dtype=torch.bool)
+    shares = kept_shares(0.1, 4)
+    on = torch.stack([(torch.arange(1000) < share * 1000).float() for share in shares])[None]
+    assert sparsity_loss(on, feature, 0.1).item() < 4e-3
+    more = torch.ones(1, 4, 1000, requires_grad=True)
+    sparsity_loss(more, feature, 0.1).backward()
+    assert (more.grad > 0).all()
+
+
+def test_distillation_adds_the_divergence_of_what_masks_are_drawn_from(
+    answer: RationaleOutput, configured: Callable[..., TrainingConfig]
+) -> None:
+    config = configured("text", target_ratio=0.2, alpha=0.3, lambda_r=0.5)
+    context = Context(config, "text", ("neg", "pos"), 48)
+    random = torch.Generator().manual_seed(1)
+    batch = {"input_ids": torch.zeros(2, 7), "labels": torch.tensor([0, 1])}
+    own = objective(Fixed(answer), batch, MOMENT, context)["loss"].item()
+    z, q = torch.randn(2, 7, 1, 2, generator=random), torch.randn(2, 1, 2, generator=random)
+    batch |= {"teacher_selection_logits": z, "teacher_logits": q, "teacher_mask": torch.ones(2, 7, 1)}
+    terms = objective(Fixed(answer), batch, MOMENT, context)
+    teacher = torch.softmax(z[:, :, 0].double(), dim=-1).numpy()
+    keep = torch.sigmoid(answer.selection.margins.double()).prod(dim=1).numpy()
+    student = np.stack([1 - keep, keep], axis=-1)
+    divergence = (teacher * np.log(teacher / student)).sum(axis=-1) * answer.selection.feature.numpy()
+    softened = [torch.softmax(x.double() / 2.0, dim=-1).numpy() for x in (q[:, 0], answer.logits)]
+    prediction = (softened[0] * np.log(softened[0] / softened[1])).sum() / 2
+    expected = 0.3 * own + 0.7 * (0.5 * divergence.sum() / 2 + 4.0 * prediction)
+    assert terms["loss"].item() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("homogeneities", "split"),
+    [
+        ([0.1, 0.12, 0.2, 0.3, 0.6, 0.8, 0.9], 3),  # 0.5 is passed after layer 4
+        ([0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 0.2], 3),  # what the last layer undoes does not count
+        ([0.9, 0.2, 0.1, 0.2, 0.3, 0.8, 0.9], 4),  # from the most different ones on
+        ([0.1, 0.9, 0.9, 0.9], 2),  # at least 2 select
+        ([0.5, 0.1, 0.1, 0.1, 0.4], 3),  # at least 1 decides
+        ([0.9, 0.7, 0.5, 0.4, 0.3, 0.2, 0.1], 3),  # never alike again: half
+        ([0.31, 0.3, 0.3, 0.3, 0.3, 0.3, 0.29], 3),  # nothing to tell: half
+        ([0.3, 0.3, 0.3, 0.3], 2),
+    ],
+)
+def test_the_generator_ends_before_features_become_alike(homogeneities: list[float], split: int) -> None:
+    assert choose_split(np.array(homogeneities)) == split
+
+
+@given(st.lists(st.integers(-100, 100), min_size=4, max_size=25))
+def test_any_homogeneities_give_a_possible_split(hundredths: list[int]) -> None:
+    assert 2 <= choose_split(np.array(hundredths) / 100) <= len(hundredths) - 2
+
+
+def test_homogeneity_is_the_mean_cosine_of_different_features(configured: Callable[..., TrainingConfig]) -> None:
+    random = np.random.default_rng(0)
+    states = random.normal(size=(6, 8))
+    unit = states / np.linalg.norm(states, axis=1, keepdims=True)
+    pairs = [unit[i] @ unit[j] for i in range(6) for j in range(6) if i != j]
+    assert mean_similarity(torch.from_numpy(states)) == pytest.approx(np.mean(pairs))
+    assert mean_similarity(torch.ones(3, 4)) == pytest.approx(1.0)
+    for task in ("text", "image"):
+        _, config, preprocessing, data = begun(configured(task))
+        found = homogeneity(load_encoder(config.backbone, None, preprocessing), data, preprocessing)
+        assert found.shape == (6,)
+        assert ((found > -1) & (found < 1)).all()
+        assert np.ptp(found) > 0
+
+
+def test_a_missing_split_is_chosen_and_recorded(
+    configured: Callable[..., TrainingConfig], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = configured("text", generator_layers=None, epochs=1)
+    train(config, tmp_path / "run")
+    recipe = json.loads((tmp_path / "run" / "training.json").read_text())["recipe"]
+    assert f": {recipe['generator_layers']} layers select" in " ".join(capsys.readouterr().err.split())
+    model = RationaleModel.from_pretrained(tmp_path / "run")
+    assert len(model.generator.encoder.layer_stack()) == recipe["generator_layers"]
+    assert train(config, tmp_path / "run", resume=True)["n"] == 40
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"count_all_positions": True}, "leave count_all_positions out"),
+        ({"lambda_contiguity": 0.1}, "plmr.lambda_continuity instead"),
+        ({"freeze_embeddings": "generator"}, "Shared embeddings cannot be frozen"),
+        ({"generator_layers": 5}, "generator_layers must be between 2 and 4"),
+        ({"layers": 2, "generator_layers": None}, "at least 3 layers"),
+        ({"plmr__full_layers": 3}, "plmr.full_layers must be between 1 and 2"),
+    ],
+)
+def test_what_the_method_cannot_do_is_refused(
+    changes: dict[str, Any], words: str, configured: Callable[..., TrainingConfig], tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=words):
+        train(configured("text", **changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("gap", "squared", "must be one of hinge, signed, absolute"),
+        ("temperature", 0.0, "must be above 0"),
+        ("lambda_sparsity", -1.0, "must be at least 0"),
+        ("gap_weight", float("nan"), "must be at least 0"),
+        ("unknown", 1, "Unknown setting 'plmr.unknown'"),
+    ],
+)
+def test_settings_are_checked(name: str, value: Any, words: str, configured: Callable[..., TrainingConfig]) -> None:
+    with pytest.raises(InputError, match=words):
+        configured("text", **{f"plmr__{name}": value})
+
+
+@pytest.mark.parametrize("mask_mode", ["zero", "drop"])
+def test_calibration_reaches_the_target_and_keeps_to_the_schedule(
+    mask_mode: str, configured: Callable[..., TrainingConfig]
+) -> None:
+    model, _, preprocessing, data = begun(
+        configured("text", mask_mode=mask_mode, target_ratio=0.3, plmr__full_layers=1, generator_layers=4)
+    )
+    loader = batches(preprocessing.features(data.split("train")), preprocessing.collator(), 16)
+    masks = predict(model.eval(), loader, calibrate=True).masks
+    assert np.mean([mask.mean() for mask in masks]) == pytest.approx(0.3, abs=2e-3)
+    alive = [[], []]
+    with torch.no_grad():
+        for batch in loader:
+            selection = model.select(batch["input_ids"], batch["attention_mask"])
+            for step in (1, 2):
+                left = (selection.outlived >= step) & selection.feature
+                alive[step - 1] += (left.sum(dim=1) / selection.feature.sum(dim=1)).tolist()
+    shares = kept_shares(0.3, 3).tolist()
+    assert [np.mean(each) for each in alive] == pytest.approx(shares[:2], rel=0.05)
+
+
+@given(st.integers(0, 10**6), st.floats(0.2, 0.8), st.integers(2, 40))
+def test_slack_widens_the_gap_around_the_threshold(seed: int, target: float, examples: int) -> None:
+    random = np.random.default_rng(seed)
+    margins = [random.normal(size=random.integers(1, 20)).astype(np.float32) for _ in range(examples)]
+    every = np.concatenate(margins)
+
+    def ratio_and_distance(bias: float) -> tuple[float, float]:
+        moved = [(row + bias > 0) | ((row == row.max()) & (row.max() + bias <= 0)) for row in margins]
+        return float(np.mean([row.mean() for row in moved])), float(np.abs(every + bias).min())
+
+    closest, close = ratio_and_distance(calibrated_bias(margins, target))
+    chosen, wide = ratio_and_distance(calibrated_bias(margins, target, slack=0.05))
+    assert abs(chosen - target) <= max(0.05, abs(closest - target)) + 1e-6
+    if abs(closest - target) <= 0.05 and closest > np.mean([1 / len(row) for row in margins]) + 1e-6:
+        assert wide >= close - 1e-6
+
+
+@pytest.mark.parametrize(("task", "mask_mode"), VARIANTS)
+def test_a_run_trains_exports_predicts_and_evaluates(
+    task: str, mask_mode: str, plmr_runs: Callable[..., Path], tmp_path: Path
+) -> None:
+    run = plmr_runs(task, mask_mode)
+    metrics = json.loads((run / "metrics.json").read_text())
+    target = {"text": 0.1, "image": 0.15}[task]
+    assert metrics["rationale_ratio"] == pytest.approx(target, abs=0.02)
+    epochs = json.loads((run / "training.json").read_text())["epochs"]
+    assert len(epochs) == 2
+    for precision in ("fp32", "int8"):
+        manifest = export_bundle(run, tmp_path / precision, precision)
+        assert manifest["verified"]
+        assert manifest["method"] == "plmr"
+        assert manifest["parity"]["mask_differences"] == 0
+        assert manifest["parity"]["largest_logit_difference"] <= 1e-4
+        assert manifest["invariance"]["mask_differences"] == 0
+    spec, settings = {"text": "builtin:planted", "image": "builtin:digits"}[task], DataSettings(eval_limit=40)
+    ours, theirs = (evaluate(path, spec, settings) for path in (run, tmp_path / "fp32"))
+    assert ours == pytest.approx(theirs)
+    example = load_data(spec, settings).split("test").inputs[0]
+    prediction = Rationalizer.load(tmp_path / "int8")(example)
+    assert prediction.label in manifest["labels"]
+
+
+def test_resuming_gives_the_same_weights(
+    configured: Callable[..., TrainingConfig],
+    plmr_runs: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    config = configured("text", mask_mode="drop")
+    whole = load_file(str(plmr_runs("text", "drop") / "model.safetensors"))
+
+    class Stop(TrainerCallback):
+        def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.epoch and state.epoch >= 1:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "run", callbacks=lambda stage: [Stop()])
+    assert (tmp_path / "run" / "checkpoints").is_dir()
+    train(config, tmp_path / "run", resume=True)
+    resumed = load_file(str(tmp_path / "run" / "model.safetensors"))
+    assert whole.keys() == resumed.keys()
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_the_control_warms_both_halves(configured: Callable[..., TrainingConfig], tmp_path: Path) -> None:
+    config = configured("text", mask_mode="drop", control="train", warm_start=True, learning_rate=1e-9, epochs=1)
+    metrics = train(config, tmp_path / "run")
+    assert 0 <= metrics["random_mask_accuracy"] <= 1
+    control = RationaleModel.from_pretrained(tmp_path / "run" / "control")
+    model = RationaleModel.from_pretrained(tmp_path / "run")
+    stack = control.predictor.encoder.layer_stack()
+    assert len(stack) == len(model.predictor.encoder.layer_stack()) == 2
+    for place in range(2):
+        for ours in (model.predictor, model.generator):
+            pairs = zip(ours.encoder.layer_stack()[place].parameters(), stack[place].parameters(), strict=True)
+            assert all(torch.allclose(a, b, atol=1e-6) for a, b in pairs)
+    table = control.predictor.encoder.embedding.weight
+    assert torch.allclose(model.generator.encoder.embedding.weight, table, atol=1e-6)
+
+
+@pytest.mark.parametrize("mask", ["own", "student"])
+def test_a_plmr_learns_from_a_rationalist_and_teaches_one(
+    mask: str, configured: Callable[..., TrainingConfig], plmr_runs: Callable[..., Path], tmp_path: Path
+) -> None:
+    train(configured("text", method="re", layers=1, generator_layers=1, epochs=1), tmp_path / "re")
+    common = {"allow_weak_teacher": True, "epochs": 1, "teacher_mask": mask}
+    student = configured("text", teacher=str(tmp_path / "re"), predictor_epochs=1, **common)
+    metrics = train(student, tmp_path / "student")
+    assert np.isfinite(metrics["loss"])
+    second = configured(
+        "text", method="rekd", layers=1, generator_layers=1, teacher=str(tmp_path / "student"), **common
+    )
+    assert np.isfinite(train(second, tmp_path / "second")["loss"])
