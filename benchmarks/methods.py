@@ -72,22 +72,36 @@ class Setting:
 
 
 RTP = {"predictor_epochs": 0, "rtp.lambda_label": 1.0}
+PLMR = {"plmr.lambda_continuity": 1.0}  # the paper's 10 is for spans of whole phrases
 SETTINGS = {
     "planted": Setting(
         "planted",
         (2, 2),
         (1, 1),
         ("bilstm", "cnn"),
-        own={"rtp": {**RTP, "epochs": 10, "rtp.warmup_epochs": 2, "head_learning_rate": 1e-2}},
+        own={
+            "plmr": {**PLMR, "backbone": "random:bert-micro", "layers": 3, "generator_layers": 2, "epochs": 4},
+            "rtp": {**RTP, "epochs": 10, "rtp.warmup_epochs": 2, "head_learning_rate": 1e-2},
+        },
         teacher_changes={"epochs": 8},
     ),
-    "digits": Setting("digits", (2, 2), (1, 1), ("resnet",), teacher_changes={"epochs": 24}),
+    "digits": Setting(
+        "digits",
+        (2, 2),
+        (1, 1),
+        ("resnet",),
+        own={"plmr": {**PLMR, "backbone": "random:vit-micro", "layers": 3, "generator_layers": 2}},
+        teacher_changes={"epochs": 24},
+    ),
     "imdb": Setting(
         "imdb-small",
         (4, 2),
         (2, 1),
         ("bilstm", "cnn"),
-        own={"rtp": {**RTP, "epochs": 5, "rtp.warmup_epochs": 1, "head_learning_rate": 3e-3}},
+        own={
+            "plmr": {**PLMR, "layers": 4, "generator_layers": 2},
+            "rtp": {**RTP, "epochs": 5, "rtp.warmup_epochs": 1, "head_learning_rate": 3e-3},
+        },
         family_changes={"learning_rate": 1e-3},
     ),
     "cifar10": Setting("cifar10-small", (6, 4), (3, 2), ("resnet",)),

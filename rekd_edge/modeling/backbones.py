@@ -52,18 +52,20 @@ _NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
 RANDOM_BACKBONES: dict[str, dict[str, Any]] = {
     "bert-nano": _bert(64, 2, num_attention_heads=4, **_NO_DROPOUT),
+    "bert-micro": _bert(64, 4, num_attention_heads=4, **_NO_DROPOUT),
     "bert-tiny": _bert(128, 2),
     "bert-mini": _bert(256, 4),
     "bert-small": _bert(512, 4),
     "bert-base": _bert(768, 12),
     "vit-nano": _vit(64, 2, num_attention_heads=4, image_size=8, patch_size=1),
+    "vit-micro": _vit(64, 4, num_attention_heads=4, image_size=8, patch_size=1),
     "vit-tiny": _vit(192, 12),
     "vit-small": _vit(384, 12),
     "vit-base": _vit(768, 12),
 }
-"""Geometries for `random:NAME`: the published BERT and ViT sizes, and two small enough for a laptop demonstration.
+"""Geometries for `random:NAME`: the published BERT and ViT sizes, and four small enough for a laptop demonstration.
 
-`vit-nano` sees an 8x8 image pixel by pixel."""
+`vit-nano` and `vit-micro` see an 8x8 image pixel by pixel."""
 
 
 NETS: dict[str, type[BiLSTM] | type[CNN] | type[ResNet]] = {"bilstm": BiLSTM, "cnn": CNN, "resnet": ResNet}
