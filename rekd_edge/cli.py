@@ -93,7 +93,9 @@ def train(
     method: Annotated[Method | None, typer.Option(help=METHOD_HELP)] = None,
     data: Annotated[str | None, typer.Option(metavar="SPEC", help="Hub name, folder or builtin:NAME.")] = None,
     backbone: Annotated[str | None, typer.Option(help="Hub name, folder, random:NAME, or FAMILY: and one.")] = None,
-    layers: Annotated[int | None, typer.Option(help="Keep the predictor's first K layers.")] = None,
+    layers: Annotated[
+        int | None, typer.Option(help="Keep the predictor's first K layers (plmr: the whole encoder's).")
+    ] = None,
     generator_layers: Annotated[int | None, typer.Option(help="Keep the generator's first K layers.")] = None,
     teacher: Annotated[
         list[str] | None, typer.Option(metavar="RUN", help="The run to distil from; again for several, averaged.")
