@@ -22,6 +22,7 @@ _CHOICES = {
     "mask_mode": ("zero", "drop"),
     "selection_loss": ("per_sample", "batch_mean"),
     "teacher_mask": ("own", "student"),
+    "teacher_margins": ("calibrated", "raw"),
     "gumbel_noise": ("independent", "shared"),
     "distil": ("both", "rationale", "prediction"),
     "teacher_labels": ("soft", "hard"),
@@ -116,6 +117,9 @@ class TrainingConfig:
     """Noise of teacher and student in equation 7: `independent` draws or one `shared` draw."""
     teacher_mask: str = "own"
     """What the teacher's predictor sees in equation 8: its `own` rationale (paper) or the `student`'s (code)."""
+    teacher_margins: str = "calibrated"
+    """The logits of equation 7: with the bias that makes the teacher's mask what it is, or as its head gives them
+    (`raw`). They differ where sampled and deterministic ratios do, as after short training."""
     allow_weak_teacher: bool = False
     """Distil even from a teacher that is no better than its random-mask control, or that has none."""
 

@@ -232,11 +232,12 @@ def _trainer(
     loaded = None
     if teachers:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        loaded = Teachers([Teacher(teacher, device, model.config.image) for teacher in teachers])
+        calibrated = config.teacher_margins == "calibrated"
+        loaded = Teachers([Teacher(teacher, device, model.config.image, calibrated) for teacher in teachers])
         if config.teacher_mask == "own" and not config.data.augment:
             # one pass of the teacher instead of one an epoch, and of one for several students in a process
             taught = [(str(each.folder), (each.folder / MODEL_FILE).stat().st_mtime_ns) for each in teachers]
-            key = json.dumps([taught, data.fingerprint, model.config.image, config.count_all_positions])
+            key = json.dumps([taught, calibrated, data.fingerprint, model.config.image, config.count_all_positions])
             if key not in _TARGETS:
                 loader = batches(train_features, collate, 2 * config.batch_size)
                 _TARGETS.clear()

@@ -121,9 +121,20 @@ def check_teacher(teacher: TeacherFacts, student: RationaleConfig, tokenizer: To
 
 
 class Teacher:
-    """A loaded teacher that answers batches."""
+    """A loaded teacher that answers batches.
 
-    def __init__(self, facts: TeacherFacts, device: torch.device, student_image: dict[str, Any] | None) -> None:
+    Its selection logits are those of its calibrated margins, so that the distribution it teaches is the one it decides
+    by; `calibrated=False` leaves the bias out.
+    """
+
+    def __init__(
+        self,
+        facts: TeacherFacts,
+        device: torch.device,
+        student_image: dict[str, Any] | None,
+        calibrated: bool = True,
+    ) -> None:
+        self.calibrated = calibrated
         self.model = RationaleModel.from_pretrained(facts.folder).to(device).requires_grad_(False)
         self._renormalise = None
         if student_image is not None and facts.config.image is not None:
@@ -141,11 +152,16 @@ class Teacher:
         inputs, attention_mask = self._inputs(batch), batch.get("attention_mask")
         selection = self.model.select(inputs, attention_mask)
         assert selection.logits is not None
-        seen = own = self.model.deterministic_mask(self.model.margin(selection), selection)
+        margin = self.model.margin(selection)
+        z = selection.logits
+        if self.calibrated:  # where there is no feature, there is no margin
+            with_bias = torch.stack([torch.zeros_like(margin), margin], dim=-1)
+            z = torch.where(selection.feature[..., None], with_bias, z.float())
+        seen = own = self.model.deterministic_mask(margin, selection)
         if student_mask is not None:
             seen = student_mask.detach() * selection.feature  # a student that counts all positions may pick padding
         logits = self.model.classify(inputs, attention_mask, seen, selection)
-        return {"teacher_selection_logits": selection.logits, "teacher_mask": own, "teacher_logits": logits}
+        return {"teacher_selection_logits": z, "teacher_mask": own, "teacher_logits": logits}
 
     def _inputs(self, batch: dict[str, Tensor]) -> Tensor:
         if "input_ids" in batch:
