@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from rekd_edge.methods import method_of
+
 __all__ = ["model_card"]
 
 
@@ -46,7 +48,7 @@ def model_card(manifest: dict[str, Any], training: dict[str, Any]) -> str:
     gives = "`logits`,\n`rationale_mask` and `selection_margin`"
     if manifest["method"] == "cls":
         decides = f"Decides from all {features}."
-    if manifest["method"] == "rtp":
+    if method_of(manifest["method"]).whole_input and manifest["method"] != "cls":
         decides = (
             "Decides from the whole text, and scores its words for every label in the same pass. About "
             f"{manifest['target_ratio']:.0%} of the words are shown as the rationale of the label."

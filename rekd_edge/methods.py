@@ -29,6 +29,8 @@ class Method:
     tasks: tuple[str, ...] = ("text", "image")
     selects: bool = True
     """Whether it learns which features to select."""
+    whole_input: bool = False
+    """Whether it decides from the whole input, so that its rationale is a score and not all that it saw."""
     teacher: Literal["never", "may", "must"] = "never"
     """Whether it learns from a teacher."""
     settings: bool = False
@@ -52,7 +54,7 @@ _RATIONALE = "rekd_edge.modeling.rationale:RationaleModel"
 _OBJECTIVES = "rekd_edge.training.objectives"
 
 METHODS: dict[str, Method] = {
-    "cls": Method("the whole input", _RATIONALE, f"{_OBJECTIVES}.cls", selects=False, epochs=20),
+    "cls": Method("the whole input", _RATIONALE, f"{_OBJECTIVES}.cls", selects=False, whole_input=True, epochs=20),
     "control": Method("random masks", _RATIONALE, f"{_OBJECTIVES}.control", selects=False, public=False),
     "re": Method("rationale extraction", _RATIONALE, f"{_OBJECTIVES}.re"),
     "rekd": Method("rationale extraction, distilled", _RATIONALE, f"{_OBJECTIVES}.rekd", teacher="must"),
@@ -68,6 +70,7 @@ METHODS: dict[str, Method] = {
         "rekd_edge.modeling.rtp:RTPModel",
         f"{_OBJECTIVES}.rtp",
         tasks=("text",),
+        whole_input=True,
         teacher="may",
         settings=True,
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import string
 import sys
 from collections.abc import Sequence
 
@@ -39,8 +40,8 @@ def train_tokenizer(texts: Sequence[str], vocab_size: int) -> Tokenizer:
 
 
 def word_starts(tokenizer: Tokenizer) -> NDArray[np.bool_]:
-    """Which pieces of a vocabulary begin a word, bool `[pieces]`: those without WordPiece's ##, or with the mark of a
-    space (Ġ, ▁) where pieces are marked so.
+    """Which pieces of a vocabulary begin a word, bool `[pieces]`: those without WordPiece's ##, or where spaces are
+    marked (Ġ, ▁) those with the mark and punctuation, which WordPiece parts from words too.
 
     Raises:
         InputError: the tokenizer marks neither.
@@ -55,7 +56,9 @@ def word_starts(tokenizer: Tokenizer) -> NDArray[np.bool_]:
     spaced = [piece.startswith(("Ġ", "▁")) for piece in vocabulary]
     if not any(spaced):
         raise InputError("This tokenizer does not mark where words begin; leave select_words out.")
-    starts[list(vocabulary.values())] = spaced
+    own = {token["id"] for token in json.loads(tokenizer.to_str())["added_tokens"]}
+    for (piece, i), marked in zip(vocabulary.items(), spaced, strict=True):
+        starts[i] = marked or i in own or piece[:1] in string.punctuation
     return starts
 
 

@@ -263,7 +263,7 @@ class PLMRModel(RationaleModel):
                 assert isinstance(each, PLMRSelection)
                 assert each.margins is not None
                 assert each.outlived is not None
-                found.append((each.margins[:, step], each.feature, each.feature & (each.outlived >= step)))
+                found.append((each.margins[:, step], each.feature, each.feature & (each.outlived >= step), each.unit))
             if step + 1 == steps:
                 biases.append(solve(found, self.config.target_ratio))
             else:

@@ -271,16 +271,16 @@ class RationaleModel(nn.Module):
 
         Args:
             select_all: the selections of the calibration data, with the biases as they stand.
-            solve: from (margin, feature, candidate) of each batch, [batch, features], and a target ratio to the bias;
-                features that are no candidates count in L and stay unselected. It may be given `Limits` in place of the
-                model's, and a slack (see `training.calibration`).
+            solve: from (margin, feature, candidate, unit) of each batch, [batch, features], and a target ratio to the
+                bias; features that are no candidates count in L and stay unselected. It may be given `Limits` in
+                place of the model's, and a slack (see `training.calibration`).
 
         Returns:
             The last selections that `select_all` gave; only biases that they do not depend on changed since.
         """
         self.config.margin_bias = 0.0
         selections = select_all()
-        found = [(self.margin(each), each.feature, each.feature) for each in selections]
+        found = [(self.margin(each), each.feature, each.feature, each.unit) for each in selections]
         self.config.margin_bias = solve(found, self.config.target_ratio)
         return selections
 

@@ -208,8 +208,9 @@ class RTPModel(RationaleModel):
                 assert each.logits is not None
                 rows = each.class_logits.argmax(dim=-1) == label
                 feature = each.feature[rows]
-                found.append((each.logits[rows][..., 1], feature, feature))
-            predicted = any(feature.any() for _, feature, _ in found)
+                unit = None if each.unit is None else each.unit[rows]
+                found.append((each.logits[rows][..., 1], feature, feature, unit))
+            predicted = any(feature.any() for _, feature, _, _ in found)
             biases.append(solve(found, ratio) if predicted else config.margin_bias)
         options["class_biases"] = biases
         return selections
@@ -225,7 +226,7 @@ class RTPModel(RationaleModel):
 
     def extra_fields(self) -> dict[str, Any]:
         """`class_thresholds`: a token belongs to the rationale of a class where its score lies above the class's."""
-        return {"class_thresholds": [1 / (1 + math.exp(bias)) for bias in self.class_biases]}
+        return {"class_thresholds": torch.sigmoid(-torch.tensor(self.class_biases, dtype=torch.float64)).tolist()}
 
     def _frozen(self, inputs: Tensor, attention_mask: Tensor | None, shares: Tensor, freeze_head: bool) -> Tensor:
         """Logits [2, batch, classes] of two blends of each text, given below each other: [2 · batch, features].

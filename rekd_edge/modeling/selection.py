@@ -30,7 +30,8 @@ NEVER_SELECTED = torch.finfo(torch.float32).min
 
 
 class Limits(NamedTuple):
-    """How many features of an example a mask may hold; a word that would pass the maximum is left out whole."""
+    """How many features of an example a mask may hold; a word that would pass the maximum is left out whole, unless
+    the minimum is not reached without it."""
 
     minimum: int = 1
     maximum: int | None = None

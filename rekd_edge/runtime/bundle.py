@@ -123,7 +123,7 @@ def _parse(fields: dict[str, Any], folder: Path) -> Manifest:
             fields=fields,
             class_thresholds=_class_thresholds(fields, len(labels)) if _gives_scores(fields) else (),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{folder / LAYOUT.manifest} is invalid ({error!r}); export the bundle again.") from error
 
 

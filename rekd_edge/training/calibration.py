@@ -16,13 +16,14 @@ def calibrated_bias(
     minimum: int = 1,
     maximum: int | None = None,
     slack: float = 0.0,
+    units: Sequence[np.ndarray] | None = None,
 ) -> float:
     """The bias at which the mean ratio |M| / L over the examples comes closest to the target.
 
-    An example's largest margins, as many as the minimum, are selected at any bias (one is the fallback of the
-    deterministic rule), so the other margins are admitted from the largest down until the mean ratio is closest to the
-    target, at most up to each example's maximum. The bias lies midway between the last margin admitted and the first
-    one not.
+    An example's best units (words, or single features) are selected at any bias until they hold the minimum (one is
+    the fallback of the deterministic rule), and none that would pass the maximum ever is. The others are admitted from
+    the largest margin down until the mean ratio is closest to the target. The bias lies midway between the last margin
+    admitted and the first one not.
 
     Args:
         margins: uncalibrated margins z_1 - z_0, one float array [candidates] an example.
@@ -32,23 +33,30 @@ def calibrated_bias(
         maximum: most features of a rationale.
         slack: how far from the target the ratio may be; of the biases that come as near, the one furthest from any
             margin is taken.
+        units: what is selected together, named by the place of its first feature, int array [candidates] an example;
+            every candidate by itself where None.
 
     Returns:
         The bias; 0 where there is nothing to calibrate on.
     """
-    pairs = [
-        (np.sort(np.asarray(margin, np.float64))[::-1], length)
-        for margin, length in zip(margins, lengths or [len(margin) for margin in margins], strict=True)
-        if len(margin)
-    ]
-    if not pairs:
+    lengths = lengths or [len(margin) for margin in margins]
+    units = units or [np.arange(len(margin)) for margin in margins]
+    examples = [each for each in zip(margins, lengths, units, strict=True) if len(each[0])]
+    if not examples:
         return 0.0
     least, rest, weights = 0.0, [], []
-    for margin, length in pairs:
-        share = 1.0 / length / len(pairs)
-        least += share * min(minimum, len(margin))
-        rest.append(margin[minimum:maximum])
-        weights.append(np.full(len(rest[-1]), share))
+    for margin, length, unit in examples:
+        names, first, size = np.unique(unit, return_index=True, return_counts=True)
+        values = np.asarray(margin, np.float64)[first]
+        order = np.lexsort((names, -values))
+        values, size = values[order], size[order]
+        before = np.cumsum(size) - size
+        share = size / length / len(examples)
+        always = before < minimum
+        open_ = ~always if maximum is None else ~always & (before + size <= maximum)
+        least += share[always].sum()
+        rest.append(values[open_])
+        weights.append(share[open_])
     other = np.concatenate(rest)
     order = np.argsort(-other, kind="stable")
     other = other[order]
@@ -58,7 +66,7 @@ def calibrated_bias(
     candidates = np.flatnonzero(border)
     distance = np.abs(ratio[candidates] - target_ratio)
     admitted = int(candidates[np.argmin(distance)])
-    every = np.unique(np.concatenate([margin for margin, _ in pairs]))
+    every = np.unique(np.concatenate([np.asarray(margin, np.float64) for margin, _, _ in examples]))
     near = candidates[(distance <= slack) & (candidates > 0)]
     if len(near):
         places = np.searchsorted(every, other[near - 1])

@@ -124,7 +124,7 @@ class TrainingConfig:
     """Distil even from a teacher that is no better than its random-mask control, or that has none."""
 
     epochs: int | None = None
-    """35 for `re` and `rekd`, 20 for `cls`."""
+    """20 for `cls`, 35 for all others."""
     batch_size: int = 32
     gradient_accumulation: int = 1
     learning_rate: float = 1e-5
@@ -197,6 +197,8 @@ class TrainingConfig:
             raise InputError(
                 f"min_selected is {self.min_selected} and max_selected {self.max_selected}; a rationale cannot be both."
             )
+        if self.teacher and not all(name.strip() for name in self.teacher.split(",")):
+            raise InputError(f"--teacher {self.teacher!r} names no run; give folders, several parted by commas.")
         if method.teacher == "must" and not self.teacher:
             raise InputError(f"{self.method} distils from a teacher; give --teacher the folder of a finished re run.")
         if method.teacher == "never" and self.teacher:
@@ -326,8 +328,9 @@ def _coerce(value: Any, hint: Any, name: str) -> Any:
     if kind is Any:
         return value
     kind = typing.get_origin(kind) or kind
-    if kind is dict and isinstance(value, str) and ":" in value:
-        value = dict(part.split(":", 1) for part in value.split(",") if ":" in part)
+    if kind is dict and isinstance(value, str) and value.lower() not in ("null", "none", ""):
+        parts = [part.strip().rpartition(":") for part in value.split(",")]
+        value = {label: number for label, _, number in parts} if all(label for label, _, _ in parts) else value
     if kind is dict and isinstance(value, dict):
         return {str(key): _coerce(each, float, f"{name}.{key}") for key, each in value.items()}
     if isinstance(value, str):

@@ -32,7 +32,7 @@ class Predictions:
     logits: np.ndarray
     """float32 [examples, classes]."""
     margins: list[np.ndarray]
-    """float32 [features] each, without the calibrated bias."""
+    """float32 [features] each, with the calibrated bias."""
     masks: list[np.ndarray]
     """bool [features] each."""
     labels: np.ndarray
@@ -63,19 +63,20 @@ def predict(model: RationaleModel, loader: Iterable[dict[str, Tensor]], calibrat
         return [model.select(*_inputs(batch, device)) for batch in loader]
 
     def solve(
-        found: list[tuple[Tensor, Tensor, Tensor]],
+        found: list[tuple[Tensor, Tensor, Tensor, Tensor | None]],
         target_ratio: float,
         limits: Limits | None = None,
         slack: float = 0.0,
     ) -> float:
         minimum, maximum = limits or Limits(config.min_selected, config.max_selected)
-        margins, lengths = [], []
-        for margin, feature, candidate in found:
+        margins, lengths, units = [], [], []
+        for margin, feature, candidate, unit in found:
             margins += _rows(margin, candidate)
+            units += [] if unit is None else _rows(unit, candidate)
             lengths += feature.sum(dim=-1).tolist()
         if config.count_all_positions and config.max_length is not None:
             lengths = [config.max_length] * len(margins)
-        return calibrated_bias(margins, target_ratio, lengths, minimum, maximum, slack)
+        return calibrated_bias(margins, target_ratio, lengths, minimum, maximum, slack, units or None)
 
     # the generator's pass comes first: the bias is known only when all margins are
     selections = model.calibrate(select_all, solve) if calibrate and config.selects else select_all()
@@ -124,7 +125,8 @@ def dev_metrics(predictions: Predictions, config: RationaleConfig, context: Cont
         metrics |= {
             "loss": task + sum(terms.values()),
             **terms,
-            "argmax_ratio": rationale_ratio(uncalibrated, length),
+            # where each class has a bias of its own, there is no one margin without it
+            **({} if "class_biases" in config.options else {"argmax_ratio": rationale_ratio(uncalibrated, length)}),
             "margin_bias": config.margin_bias,
         }
     if predictions.rationale_logits is not None:

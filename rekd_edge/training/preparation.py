@@ -148,7 +148,7 @@ def model_config(config: TrainingConfig, data: DataSource, preprocessing: Prepro
         raise InputError("select_words joins the pieces of a word; images have none, leave it out.")
     ratios = config.ratios(tuple(data.label_names))
     target_ratio = 1.0 if config.method == "cls" else config.target_ratio
-    if config.class_ratios and target_ratio != 1.0:  # a mask is made before the label is known: their mean
+    if config.class_ratios and config.method != "cls":  # a mask is made before the label is known: their mean
         target_ratio = float(np.mean([ratios[label] for label in data.split("train").labels]))
     assert target_ratio is not None
     assert config.head_dropout is not None

@@ -80,7 +80,7 @@ def train(
     preprocessing = prepare_preprocessing(config, data, teachers)
     facts = model_config(config, data, preprocessing)
     for teacher in teachers:
-        check_teacher(teacher, facts, preprocessing.tokenizer)
+        check_teacher(teacher, facts, preprocessing.tokenizer, config.teacher_mask)
     _check_reporting(config.report_to)
     if (prepare := getattr(method_of(config.method).training(), "prepare", None)) is not None:
         config = prepare(config, data, preprocessing)
@@ -172,6 +172,8 @@ def _control_run(config: TrainingConfig, facts: RationaleConfig) -> TrainingConf
         "control",
         layers=facts.predictor["num_hidden_layers"],
         teacher=None,
+        target_ratio=facts.target_ratio,
+        class_ratios=None,
         control=None,
         warm_start=False,
         epochs=config.control_epochs or config.epochs,

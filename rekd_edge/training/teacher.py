@@ -17,6 +17,7 @@ from torch import Tensor
 from rekd_edge.data.features import PER_TOKEN_TARGETS
 from rekd_edge.documents import read_json
 from rekd_edge.errors import InputError
+from rekd_edge.methods import method_of
 from rekd_edge.modeling import RationaleConfig, RationaleModel
 from rekd_edge.runtime.image import ImageSettings
 from rekd_edge.runtime.text import load_tokenizer
@@ -70,9 +71,10 @@ def _refuse_weak(folder: str, metrics: dict[str, Any], target: float) -> None:
     control = metrics.get("random_mask_accuracy")
     if control is None:
         raise InputError(f"The teacher {folder} was trained without a random-mask control to compare with; {override}.")
-    if metrics["accuracy"] <= control:
+    accuracy = metrics.get("rationale_accuracy", metrics["accuracy"])  # what its rationale is worth
+    if accuracy <= control:
         raise InputError(
-            f"The teacher {folder} (accuracy {metrics['accuracy']:.3f}) is no better than its random-mask control "
+            f"The teacher {folder} (accuracy {accuracy:.3f}) is no better than its random-mask control "
             f"({control:.3f}); {override}."
         )
     if abs(metrics["rationale_ratio"] - target) > 0.05:
@@ -81,18 +83,27 @@ def _refuse_weak(folder: str, metrics: dict[str, Any], target: float) -> None:
         )
 
 
-def check_teacher(teacher: TeacherFacts, student: RationaleConfig, tokenizer: Tokenizer | None) -> None:
+def check_teacher(
+    teacher: TeacherFacts, student: RationaleConfig, tokenizer: Tokenizer | None, teacher_mask: str = "own"
+) -> None:
     """Check that teacher and student read the same features and name the same labels.
 
     Args:
         teacher: the teacher.
         student: configuration of the student to be.
         tokenizer: the student's, None for images.
+        teacher_mask: whose mask the teacher is to decide from.
 
     Raises:
-        InputError: they differ in modality, labels, tokeniser, length or patch grid.
+        InputError: they differ in modality, labels, tokeniser, length or patch grid, or the teacher decides from no
+            mask.
     """
     ours, theirs = student, teacher.config
+    if teacher_mask == "student" and method_of(theirs.method).whole_input:
+        raise InputError(
+            f"The teacher {teacher.folder} ({theirs.method}) decides from the whole input and no mask; "
+            "set teacher_mask=own."
+        )
     if ours.task != theirs.task:
         raise InputError(f"The teacher {teacher.folder} reads {theirs.task}, the data is {ours.task}; choose another.")
     if ours.labels != theirs.labels:

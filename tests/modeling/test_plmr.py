@@ -352,7 +352,7 @@ def test_calibration_goes_from_step_to_step(make_plmr: Make, make_batch: Batch) 
         return [model.select(*inputs_of(batch))]
 
     def solve(found: list[Any], target: float, *how: Any) -> float:
-        ((margin, feature, candidate),) = found
+        ((margin, feature, candidate, _),) = found
         asked.append((target, int(candidate.sum()), how))
         ordered = margin[candidate].sort(descending=True).values
         kept = round(target * int(feature.sum()))

@@ -59,6 +59,35 @@ def test_calibration_knows_the_limits(margins: list[np.ndarray], target: float, 
     assert abs(reached - target) == pytest.approx(best, abs=1e-9)
 
 
+words = st.lists(st.integers(1, 3), min_size=1, max_size=5)
+
+
+@given(st.lists(words, min_size=1, max_size=5), st.data(), st.floats(0.01, 1.0), st.integers(1, 4))
+def test_calibration_knows_words(sizes: list[list[int]], data: st.DataObject, target: float, minimum: int) -> None:
+    """Every threshold there is, through the model's own rule."""
+    margins, units = [], []
+    for row in sizes:
+        values = data.draw(st.lists(quarters, min_size=len(row), max_size=len(row), unique=True))
+        margins.append(np.repeat(np.array(values, np.float32), row))
+        units.append(np.repeat(np.cumsum([0, *row[:-1]]), row))
+    limits = Limits(minimum, data.draw(st.one_of(st.none(), st.integers(4, 8))))
+
+    def reached(bias: float) -> float:
+        ratios = []
+        for margin, unit in zip(margins, units, strict=True):
+            moved, feature = torch.from_numpy(margin)[None] + bias, torch.ones(1, len(margin), dtype=torch.bool)
+            ratios.append(
+                deterministic_mask(moved, feature, torch.from_numpy(unit)[None], limits).float().mean().item()
+            )
+        return float(np.mean(ratios))
+
+    values = np.unique(np.concatenate(margins)).astype(np.float64)
+    thresholds = [values[0] - 1, *((values[1:] + values[:-1]) / 2), values[-1] + 1]
+    best = min(abs(reached(-threshold) - target) for threshold in thresholds)
+    found = calibrated_bias(margins, target, None, minimum, limits.maximum, units=units)
+    assert abs(reached(found) - target) == pytest.approx(best, abs=1e-6)
+
+
 def test_features_that_are_no_candidates_count_in_the_length() -> None:
     margins = [np.array([3.0, 1.0], np.float32)]  # of four features, two were shed before
     assert calibrated_bias(margins, 0.5, [4]) == -0.5  # all of them: below 1, above what would come next

@@ -194,8 +194,8 @@ def test_a_class_never_predicted_gets_the_bias_of_all(settings: Callable, prepar
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"epochs": 3}, r"after 3 epochs of warm-up, and this run has 3; set epochs=4 or more"),
-        ({"epochs": 9, "predictor_epochs": 1}, "leave predictor_epochs out"),
+        ({"epochs": 3}, r"epochs=4 or more \(rationales are learnt after 3 of warm-up\)"),
+        ({"epochs": 9, "predictor_epochs": 1}, "predictor_epochs=0"),
         ({"rtp.sigma": "both"}, "rtp.sigma must be one of sender, receiver"),
         ({"rtp.rationale_loss": "hinge"}, "rtp.rationale_loss must be one of log_sigmoid, cross_entropy"),
         ({"rtp.lambda_label": -1.0}, "rtp.lambda_label must be at least 0"),
@@ -275,7 +275,10 @@ def test_rtp_learns_from_a_rationalist_and_teaches_one(
     runs: Callable[..., Path], quick_run: Path, settings: Callable, tmp_path: Path
 ) -> None:
     weak = {"allow_weak_teacher": True, "control": None}
-    train(settings("text", "rtp", **{**QUICK, **weak}, teacher=str(runs("text", "re"))), tmp_path / "student")
+    distilled = settings("text", "rtp", **{**QUICK, **weak}, teacher=str(runs("text", "re")))
+    train(distilled, tmp_path / "student")
+    alone = train(settings("text", "rtp", **{**QUICK, **weak}), tmp_path / "alone")
+    assert json.loads((tmp_path / "student" / "metrics.json").read_text())["loss"] != alone["loss"]
     assert json.loads((tmp_path / "student" / "config.json").read_text())["method"] == "rtp"
     metrics = train(settings("text", "rekd", **weak, teacher=str(quick_run)), tmp_path / "taught")
     assert np.isfinite(metrics["loss"])

@@ -203,3 +203,26 @@ def test_teacher_sees_images_normalised_as_it_was_trained(runs: Callable[..., Pa
         answers.append(Teacher(facts, CPU, image).targets(batch).values())
     for plain, renormalised in zip(*answers, strict=True):
         torch.testing.assert_close(renormalised, plain, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("task", ["text", "image"])
+def test_selection_is_taught_as_it_is_decided(task: str, runs: Callable[..., Path], settings: Callable) -> None:
+    facts, _, _ = facts_and_tokenizer(runs(task, "re"))
+    preprocessing, config = preprocessing_of_run(facts.folder, facts.config), settings(task, "re")
+    features = preprocessing.features(load_data(config.spec, config.data).split("train"))
+    batch = preprocessing.collator()([features[i] for i in range(8)])
+    taught, raw = (Teacher(facts, CPU, facts.config.image, calibrated).targets(batch) for calibrated in (True, False))
+    feature = torch.ones_like(taught["teacher_mask"])
+    if task == "text":
+        special = torch.isin(batch["input_ids"], torch.tensor(facts.config.special_token_ids))
+        feature = (batch["attention_mask"] == 1) & ~special
+    margins = [(z["teacher_selection_logits"][..., 1] - z["teacher_selection_logits"][..., 0]) for z in (taught, raw)]
+    bias = facts.config.margin_bias
+    assert bias != 0
+    torch.testing.assert_close(margins[0][feature], margins[1][feature] + bias, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(margins[0][~feature], margins[1][~feature])  # finite, where there is no margin
+    decided = margins[0] > 0
+    alone = decided.any(dim=1)  # else the fallback decides
+    assert torch.equal(decided[alone] & feature[alone], taught["teacher_mask"][alone])
+    for name in ("teacher_mask", "teacher_logits"):
+        assert torch.equal(taught[name], raw[name])

@@ -75,7 +75,7 @@ def prepare(config: TrainingConfig, data: DataSource, preprocessing: Preprocessi
         InputError: as said.
     """
     if config.count_all_positions:
-        raise InputError("plmr counts features alone; leave count_all_positions out.")
+        raise InputError("plmr counts features alone; set count_all_positions=false.")
     if config.lambda_contiguity:
         raise InputError("plmr has a weight of its own for runs of features; set plmr.lambda_continuity instead.")
     config = replace(config, share_embeddings=True)  # it is one encoder

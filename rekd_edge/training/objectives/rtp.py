@@ -84,14 +84,19 @@ def prepare(config: TrainingConfig, data: Any, preprocessing: Any) -> TrainingCo
     Raises:
         InputError: no epoch is left after the warm-up, or there is to be a stage that RTP has not.
     """
-    own, epochs = config.options, config.epochs or 0
+    own, epochs, mends = config.options, config.epochs or 0, []
     if epochs <= own.warmup_epochs:
-        raise InputError(
-            f"rtp learns rationales after {own.warmup_epochs} epochs of warm-up, and this run has {epochs}; set "
-            f"epochs={own.warmup_epochs + 1} or more, or a smaller rtp.warmup_epochs."
+        mends.append(
+            f"epochs={own.warmup_epochs + 1} or more (rationales are learnt after {own.warmup_epochs} of warm-up)"
         )
     if config.predictor_epochs:
-        raise InputError("rtp has no predictor apart from what selects; leave predictor_epochs out.")
+        mends.append("predictor_epochs=0 (no predictor stands apart from what selects)")
+    if config.early_stopping and own.warmup_epochs:
+        mends.append("early_stopping=null (it could end the run in the warm-up)")
+    if config.count_all_positions:
+        mends.append("count_all_positions=false (tokens alone are scored)")
+    if mends:
+        raise InputError(f"For rtp set {', '.join(mends)}.")
     return config
 
 
