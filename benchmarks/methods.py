@@ -150,6 +150,7 @@ def main() -> None:
     parser.add_argument("--test-rows", type=int, default=5000)
     parser.add_argument("--work", type=Path, default=Path("runs"))
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--finished", action="store_true", help="train nothing, report the runs that are there")
     parser.add_argument("--repeats", type=int, default=200, help="timed predictions of each bundle; 0 for none")
     given = parser.parse_args()
     setting = SETTINGS[given.setting]
@@ -164,7 +165,8 @@ def main() -> None:
         teacher = recipe_of(given.teacher)
     rows = [finished(teacher, given.teacher or work / "teacher", "teacher", "", given.test_rows)]
     for name, variant, config in students(setting, recipe, work, given.teacher or work / "teacher", given.seeds):
-        if given.variants is None or name in given.variants:
+        trained = (work / folder_name(name, config.seed) / "metrics.json").is_file()
+        if (given.variants is None or name in given.variants) and (trained or not given.finished):
             rows.append(finished(config, work / folder_name(name, config.seed), "student", name, given.test_rows))
             rows[-1]["timed"] = variant.timed and config.seed == FIRST_SEED
     if given.repeats:

@@ -79,8 +79,8 @@ def make_model(
     return make
 
 
-def half(found: list[tuple[Tensor, Tensor, Tensor]], *how: Any) -> float:
-    return -float(torch.cat([margin[candidate] for margin, _, candidate in found]).quantile(0.5))
+def half(found: list[Any], *how: Any) -> float:
+    return -float(torch.cat([margin[candidate] for margin, _, candidate, _ in found]).quantile(0.5))
 
 
 @every_variant

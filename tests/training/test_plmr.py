@@ -257,7 +257,7 @@ def test_a_missing_split_is_chosen_and_recorded(
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"count_all_positions": True}, "leave count_all_positions out"),
+        ({"count_all_positions": True}, "set count_all_positions=false"),
         ({"lambda_contiguity": 0.1}, "plmr.lambda_continuity instead"),
         ({"freeze_embeddings": "generator"}, "Shared embeddings cannot be frozen"),
         ({"generator_layers": 5}, "generator_layers must be between 2 and 4"),
