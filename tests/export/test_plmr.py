@@ -13,7 +13,6 @@ import onnxruntime
 import pytest
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from rekd_edge.export.graph import export_graph
 from rekd_edge.export.parity import Feed, agreement, graph_answers, invariance, torch_answers
