@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import statistics
 from collections.abc import Iterator
 from dataclasses import replace
@@ -24,20 +23,16 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from _results import RESULTS, in_turn, percentiles, write_results
+from _results import RESULTS, write_results
+from methods import FIRST_SEED, add_latency
 
-from rekd_edge import Rationalizer
-from rekd_edge.data import load_data
 from rekd_edge.evaluate import evaluate
-from rekd_edge.export import export_bundle
 from rekd_edge.progress import say
 from rekd_edge.training.configuration import TrainingConfig, load_config
 from rekd_edge.training.display import TrainingDisplay
 from rekd_edge.training.run import train
 
-FIRST_SEED = 2026
 PAPER = "zero"
-LATENCY_ROWS = 64
 
 
 def main() -> None:
@@ -65,7 +60,8 @@ def main() -> None:
         train(config, folder, folder.exists(), lambda stage, name=folder.name: [TrainingDisplay(f"{name} {stage}")])
         rows.append(measured(folder, config, "student", given.test_rows))
     if given.repeats:
-        add_latency(rows, recipe, given.work, given.repeats)
+        timed = [row for row in rows if row["seed"] == FIRST_SEED and row["role"] == "student"]
+        add_latency(timed, recipe, given.work, given.repeats)
     name = f"generators-{data_name(given.data)}"
     summary = summarised(rows)
     write_results(name, rows, summary=summary)
@@ -122,23 +118,6 @@ def measured(folder: Path, recipe: TrainingConfig, role: str, test_rows: int) ->
     }
     say(json.dumps(row))
     return row
-
-
-def add_latency(rows: list[dict[str, Any]], recipe: TrainingConfig, work: Path, repeats: int) -> None:
-    """Median milliseconds of the first seed's students as int8, one thread, batch 1, all in turn on the same inputs."""
-    timed = [row for row in rows if row["seed"] == FIRST_SEED and row["role"] == "student"]
-    inputs = load_data(recipe.spec, replace(recipe.data, eval_limit=LATENCY_ROWS)).split("test").inputs
-    runs = []
-    for row in timed:
-        bundle = work / f"{row['run']}-int8"
-        shutil.rmtree(bundle, ignore_errors=True)
-        quantization = export_bundle(work / row["run"], bundle, "int8")["quantization"]
-        row |= {f"int8_{name}": quantization[name] for name in ("mask_agreement", "label_agreement")}
-        rationalizer = Rationalizer.load(bundle, threads=1)
-        rationalizer(inputs[0])
-        runs.append(lambda turn, use=rationalizer: use(inputs[turn % len(inputs)]))
-    for row, seconds in zip(timed, in_turn(runs, repeats), strict=True):
-        row |= percentiles(seconds)
 
 
 def summarised(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
