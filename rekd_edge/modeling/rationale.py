@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -111,6 +112,13 @@ class Generator(nn.Module):
         encoder = self.encoder
         hidden = encoder.layers(encoder.assemble(encoder.embed(encoder.features(inputs))), bias)
         return self.head(hidden[:, encoder.prefix :])
+
+    def begin_at(self, ratio: float) -> None:
+        """Let a fresh head sample about that share of the features at first (the prior of arXiv 1708.02002, 3.3)."""
+        last = self.head[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.constant_(last.bias, 0.0)
+        nn.init.constant_(last.bias[1:], math.log(ratio / (1.0 - ratio)))
 
 
 class Predictor(nn.Module):
