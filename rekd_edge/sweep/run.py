@@ -6,7 +6,7 @@ import json
 import os
 import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,11 +135,12 @@ class _Sweep:
         if not missing:
             return
         self.write()
-        settings, share = _placed(engine, gpus)
+        share = _gpu_share(engine) if gpus is None else gpus
         tasks = [self._task(name, set(missing), share) for name in missing]
         board = Board({name: self._cost(name) for name in missing}, found, failed)
-        with board.shown():
-            for outcome in run_tasks(tasks, settings, lambda task: board.started(task.name, self._folder(task.name))):
+        outcomes = run_tasks(tasks, engine, lambda task: board.started(task.name, self._folder(task.name)))
+        with board.shown(), _closing(outcomes):
+            for outcome in outcomes:
                 name = outcome.task.name
                 folder = self._folder(name)
                 if outcome.error is None:
@@ -234,15 +235,20 @@ class _Sweep:
         )
 
 
-def _placed(engine: EngineSettings, gpus: float | None) -> tuple[EngineSettings, float]:
-    """The engine, and the share of a GPU for each run: this machine's over its workers unless it is given."""
+def _gpu_share(engine: EngineSettings) -> float:
+    """Of a GPU for each run: this machine's over the workers, one at most; none where there is none."""
     here = torch.cuda.device_count()
-    if here and engine.workers is None and engine.address is None:
-        each = gpus or 1.0
-        engine = EngineSettings(engine.name, max(1, int(here / each)), engine.address)
-    if gpus is None:
-        gpus = min(1.0, here / engine.workers) if engine.workers else float(min(1, here))
-    return engine, gpus
+    return min(1.0, here / engine.workers) if engine.workers else float(min(1, here))
+
+
+@contextmanager
+def _closing(outcomes: Iterator[Any]) -> Iterator[None]:
+    """End what an engine still runs, however the sweep ends."""
+    try:
+        yield
+    finally:
+        if isinstance(outcomes, Generator):
+            outcomes.close()
 
 
 def describe(grid: Grid) -> list[str]:
