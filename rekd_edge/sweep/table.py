@@ -213,7 +213,8 @@ def _published(line: dict[str, Any], name: str, std: str | None, digits: int = 3
 def as_rich(lines: list[dict[str, Any]], width: int | None = None) -> Table:
     """For the terminal; columns that `width` characters have no room for are left out, and stand in `table.md`."""
     columns = _columns(lines)
-    columns["ratio"] = [cell.partition(" ")[0] for cell in columns.get("ratio", [""] * len(lines))]
+    if "ratio" in columns:
+        columns["ratio"] = [cell.partition(" ")[0] for cell in columns["ratio"]]
     spare = [title for title in _SPARE if title in columns]
     while (table := _rich(lines, columns)) and width and spare and _UNBOUNDED.measure(table).maximum > width:
         del columns[spare.pop(0)]
