@@ -18,13 +18,14 @@ from rich.text import Text
 from rekd_edge.documents import read_json
 from rekd_edge.errors import InputError
 from rekd_edge.progress import console, say
-from rekd_edge.sweep.perform import PROGRESS
+from rekd_edge.sweep.perform import ERROR, PROGRESS, RESULT
 
 __all__ = ["Board"]
 
 LINE_SECONDS = 60.0
 """How often the runs in training are told on a plain stream."""
 SHOWN = 12
+_ENDING = "ending"
 _MEASURABLE = 0.02
 """Share of the work after which the rest can be estimated."""
 
@@ -119,14 +120,16 @@ class Board:
 
 
 def _read(folder: Path | None) -> dict[str, Any]:
-    try:
-        return {} if folder is None else read_json(folder / PROGRESS)
-    except InputError:
+    if folder is None:
         return {}
+    try:
+        return read_json(folder / PROGRESS)
+    except InputError:
+        return {"stage": _ENDING} if (folder / RESULT).is_file() or (folder / ERROR).is_file() else {}
 
 
 def _share(state: dict[str, Any]) -> float:
-    return 1.0 if state.get("stage") == "test" else state.get("step", 0) / max(state.get("steps", 1), 1)
+    return 1.0 if state.get("stage") in ("test", _ENDING) else state.get("step", 0) / max(state.get("steps", 1), 1)
 
 
 def _words(state: dict[str, Any]) -> str:

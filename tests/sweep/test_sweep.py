@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ def test_table_of_a_sweep(undisturbed: tuple[Path, dict[str, Any]]) -> None:
     folder, document = undisturbed
     assert json.loads((folder / "table.json").read_text()) == document
     assert (folder / "table.md").read_text().startswith("# planted reviews in tiny\n")
-    assert (folder / "accuracy.png").is_file()
+    assert (folder / "accuracy.png").is_file() or find_spec("matplotlib") is None
     assert {"benchmark", "command", "environment", "rows", "table"} <= document.keys()
     assert document["failed"] == []
     assert {name.rsplit("-", 1)[0] for name in (row["run"] for row in document["rows"])} == NAMES
@@ -158,7 +159,17 @@ rows:
     assert [line["values"] for line in document["table"] if line.get("picked")] == [{"learning_rate": best}]
     picked = [row for row in search if row["settings"]["learning_rate"] == best]
     assert [row["accuracy"] for row in final] == [row["accuracy"] for row in picked]
-    assert (tmp_path / "sweep" / "tune-learning_rate.png").is_file()
+    assert (tmp_path / "sweep" / "tune-learning_rate.png").is_file() or find_spec("matplotlib") is None
+
+
+def test_pictures_are_left_out_without_matplotlib(
+    tiny: str, copied: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (copied / "accuracy.png").unlink(missing_ok=True)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert sweep_here(tiny, copied)["failed"] == []
+    assert 'pip install "rekd-edge[sweep]"' in capsys.readouterr().err
+    assert not (copied / "accuracy.png").exists()
 
 
 def test_a_moved_sweep_is_still_finished(tiny: str, copied: Path, tmp_path: Path) -> None:

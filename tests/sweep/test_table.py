@@ -151,6 +151,7 @@ def test_narrow_terminals_lose_columns_and_no_figures(grid: Grid) -> None:
 
 
 def test_pictures(grid: Grid, write_grid: Callable[..., str], tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
     lines = summarised(grid, expand(grid), made_up(grid, leave_out=("teacher-re-2026",)))
     assert [path.name for path in draw(grid, lines, tmp_path)] == ["accuracy.png"]
     tuned = load_grid(write_grid(TUNED))
