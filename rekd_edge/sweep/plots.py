@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from rekd_edge.methods import METHODS
 from rekd_edge.sweep.grid import Grid, Row
 
 __all__ = ["draw"]
@@ -65,7 +66,7 @@ def _pictures(grid: Grid, lines: list[Line]) -> Iterator[tuple[str, int, Any]]:
 def _dots(panel: Any, lines: list[Line], title: str) -> None:
     """Accuracy by row, one colour a method; published figures hollow beside."""
     rows = list(dict.fromkeys(line["row"] for line in lines))
-    methods = list(dict.fromkeys(line["method"] for line in lines))
+    methods = [method for method in METHODS if any(line["method"] == method for line in lines)]
     for place, method in enumerate(methods):
         found = [line for line in lines if line["method"] == method]
         shift = 0.18 * (place - (len(methods) - 1) / 2)
