@@ -86,7 +86,8 @@ def _dots(panel: Any, lines: list[Line], title: str) -> None:
                 alpha=0.6,
                 label=f"{method.upper()}, published",
             )
-    panel.set(title=title, ylabel="test accuracy", xlim=(-0.6, len(rows) - 0.4))
+    panel.set_title(title, fontsize="small", wrap=True)
+    panel.set(ylabel="test accuracy", xlim=(-0.6, len(rows) - 0.4))
     panel.set_xticks(range(len(rows)), rows)
     panel.legend(fontsize="small")
 
@@ -120,7 +121,8 @@ def _curves(panel: Any, key: str, rows: list[Row], lines: list[Line], title: str
                     alpha=0.5,
                     label=f"{row.name} {method.upper()}, published",
                 )
-    panel.set(title=title, xlabel="actual rationale ratio" if over_ratio else key, ylabel="test accuracy")
+    panel.set_title(title, fontsize="small", wrap=True)
+    panel.set(xlabel="actual rationale ratio" if over_ratio else key, ylabel="test accuracy")
     panel.legend(fontsize="small")
 
 
