@@ -16,7 +16,7 @@ from typing import Annotated, Any, BinaryIO
 import typer
 
 from rekd_edge import __version__
-from rekd_edge.errors import InputError, RekdEdgeError
+from rekd_edge.errors import FailureError, InputError, RekdEdgeError
 from rekd_edge.methods import METHODS
 
 __all__ = ["app", "main"]
@@ -54,6 +54,13 @@ class Target(str, Enum):
     CPU = "cpu"
     MOBILE = "mobile"
     WEB = "web"
+
+
+class Engine(str, Enum):
+    """Where the runs of a sweep are trained."""
+
+    LOCAL = "local"
+    RAY = "ray"
 
 
 class Isa(str, Enum):
@@ -132,6 +139,64 @@ def train(
         return
     _print_figures(metrics)
     _say_next(f"rekd-edge export {output} --output {output}-int8 --precision int8")
+
+
+@app.command()
+def sweep(
+    grid: Annotated[
+        str | None, typer.Argument(metavar="GRID", help="A YAML file, or the name of a shipped grid.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="For runs and table; an earlier sweep's goes on.")
+    ] = None,
+    engine: Annotated[Engine, typer.Option(help="Processes of this machine, or a Ray cluster.")] = Engine.LOCAL,
+    workers: Annotated[int | None, typer.Option(min=1, help="Runs at a time.")] = None,
+    address: Annotated[str | None, typer.Option(help="Of a Ray cluster; by default Ray starts here.")] = None,
+    gpus: Annotated[float | None, typer.Option(min=0, help="Share of a GPU for each run.")] = None,
+    settings: Settings = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="How many seeds instead of the grid's.")] = None,
+    retry: Annotated[bool, typer.Option("--retry", help="Try runs again that failed.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the runs and train nothing.")] = False,
+    list_grids: Annotated[bool, typer.Option("--list", help="List the shipped grids.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Train methods, sizes, settings and seeds of a grid, and write their means beside the published figures."""
+    from rekd_edge.sweep.grid import load_grid, shipped_grids
+    from rekd_edge.sweep.plan import expand
+
+    if list_grids:
+        grids = [load_grid(name) for name in shipped_grids()]
+        for each in grids:
+            print(f"{each.name:<20} {len(expand(each)):>5} runs  {each.title}")
+        return
+    if grid is None:
+        raise InputError("Name a grid, a YAML file or one that --list shows.")
+    if address is not None and engine is not Engine.RAY:
+        raise InputError("--address is that of a Ray cluster; add --engine ray.")
+    overrides = _parse_settings(settings)
+    chosen = load_grid(grid, overrides, seeds)
+
+    from rekd_edge.sweep.run import command_of, describe, run_sweep
+
+    if dry_run:
+        print("\n".join(describe(chosen)))
+        return
+    if output is None:
+        raise InputError("A sweep needs a folder for its runs; give --output.")
+    from rekd_edge.engines import EngineSettings
+
+    place = EngineSettings(engine.value, workers, address)
+    document = run_sweep(chosen, output, place, retry, gpus, command_of(grid, overrides, seeds))
+    if as_json:
+        _print_json(document)
+    else:
+        _show_table(document["table"], chosen.source, output)
+    if failed := document["failed"]:
+        names = ", ".join(each["run"] for each in failed[:3]) + (", …" if len(failed) > 3 else "")
+        raise FailureError(
+            f"{len(failed)} of {len(expand(chosen))} runs failed ({names}); their error.json in {output} says why, "
+            "and --retry tries them again."
+        )
 
 
 @app.command()
@@ -421,6 +486,19 @@ def _print_figures(figures: dict[str, Any], indent: str = "  ") -> None:
             _print_figures(value, indent + "  ")
         else:
             print(f"{indent}{name:<{width}}  {f'{value:.4g}' if isinstance(value, float) else value}")
+
+
+def _show_table(lines: list[dict[str, Any]], source: str, output: Path) -> None:
+    from rich.console import Console
+
+    from rekd_edge.sweep.table import as_rich, legend
+
+    terminal = Console()
+    if terminal.is_terminal:
+        terminal.print(as_rich(lines, terminal.width))
+    else:
+        Console(width=1000).print(as_rich(lines))
+    print(f"\n{legend(source)}\n\n{output / 'table.md'}, {output / 'table.json'}")
 
 
 def _say_next(*commands: str) -> None:
