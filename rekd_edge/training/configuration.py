@@ -20,6 +20,7 @@ __all__ = ["TrainingConfig", "load_config"]
 
 _CHOICES = {
     "mask_mode": ("zero", "drop"),
+    "pooling": ("first", "mean"),
     "selection_loss": ("per_sample", "batch_mean"),
     "teacher_mask": ("own", "student"),
     "teacher_margins": ("calibrated", "raw"),
@@ -98,6 +99,9 @@ class TrainingConfig:
     """Weight of the total variation of the mask: above 0, features are selected in runs (patches in patches)."""
     mask_mode: str = "zero"
     """`zero` unselected embeddings (paper) or `drop` them from the predictor's attention."""
+    pooling: str = "first"
+    """What the predictor's classifier reads: the `first` position (paper), or the `mean` of what is visible, which
+    learns in hundreds of steps what the first position learns in thousands."""
     share_embeddings: bool = False
     """One table of word pieces (text) or projection of patches (images) for both towers: a smaller file. Where
     `freeze_embeddings` is `all` and both start alike, the exported file holds one anyway."""
@@ -220,6 +224,8 @@ class TrainingConfig:
             raise InputError(f"{self.method} distils from a teacher; give --teacher the folder of a finished re run.")
         if method.teacher == "never" and self.teacher:
             raise InputError(f"{self.method} takes no teacher; use --method rekd or leave --teacher out.")
+        if self.pooling == "mean" and self.method == "plmr":
+            raise InputError("The early exit of plmr reads the first position; set pooling=first.")
         if self.select_words and self.count_all_positions:
             raise InputError("select_words and count_all_positions exclude each other: padding belongs to no word.")
         if self.share_embeddings and self.freeze_embeddings == "generator":

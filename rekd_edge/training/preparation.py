@@ -161,6 +161,7 @@ def model_config(config: TrainingConfig, data: DataSource, preprocessing: Prepro
         head_hidden=TEXT_HEAD_HIDDEN if text else None,
         head_dropout=config.head_dropout,
         mask_mode=config.mask_mode,
+        pooling=config.pooling,
         share_embeddings=config.share_embeddings and method.selects,
         select_words=config.select_words and method.selects,
         min_selected=config.min_selected,

@@ -194,7 +194,7 @@ def _given_control(config: TrainingConfig, facts: RationaleConfig, data: DataSou
     folder = Path(config.control)
     folder = folder / CONTROL if (folder / CONTROL).is_dir() else folder
     control, wanted = RationaleConfig.load(folder), replace(facts, method="control")
-    same = ("method", "task", "labels", "predictor", "mask_mode", "target_ratio", "max_length", "image")
+    same = ("method", "task", "labels", "predictor", "mask_mode", "pooling", "target_ratio", "max_length", "image")
     differing = [name for name in same if not _agree(getattr(control, name), getattr(wanted, name))]
     if differing:
         raise InputError(f"{folder} is no control of this run: {', '.join(differing)} differ; set control=train.")
