@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 
 from rekd_edge.engines.scheduling import Engine, check_needs, schedule
@@ -16,7 +16,7 @@ ENGINES = ("local", "ray")
 
 def run_tasks(
     tasks: Sequence[Task], settings: EngineSettings, started: Callable[[Task], None] = lambda task: None
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, None]:
     """Run tasks, each once what it needs has succeeded, and give their outcomes as they end.
 
     A task whose process dies is started again, twice at most; one that raises is not. Closing the iterator (as
@@ -42,7 +42,9 @@ def run_tasks(
     return _run(tasks, settings, started)
 
 
-def _run(tasks: Sequence[Task], settings: EngineSettings, started: Callable[[Task], None]) -> Iterator[Outcome]:
+def _run(
+    tasks: Sequence[Task], settings: EngineSettings, started: Callable[[Task], None]
+) -> Generator[Outcome, None, None]:
     if tasks:
         with closing(_open(settings)) as engine:
             yield from schedule(tasks, engine, settings.workers, started)

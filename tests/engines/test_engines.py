@@ -145,7 +145,7 @@ def test_closing_ends_the_workers(engine: EngineSettings, tmp_path: Path) -> Non
     outcomes = run_tasks(tasks, engine)
     assert next(outcomes).task.name == "quick"
     pid, child = pids(tmp_path)
-    outcomes.close()  # type: ignore[attr-defined]
+    outcomes.close()
     assert gone(pid)
     if engine.name == "local":  # Ray leaves what a task has started to the task
         assert gone(child)
