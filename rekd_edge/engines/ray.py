@@ -41,24 +41,19 @@ class RayEngine:
             raise InputError('The ray engine needs Ray; install it with: pip install "rekd-edge[ray]".') from error
         self._ray = ray
         self._own = not ray.is_initialized()
-        self._share = processors() // (workers or 1) if address is None else None
+        self._share: int | None = None  # processors a worker, where this machine is all there is
         self._references: dict[Any, Task] = {}
-        if not self._own:
-            self._share = None
-        elif address is None:
-            self._init(
-                address="local",
-                num_cpus=max(processors(), workers or 1),
-                object_store_memory=STORE,
-                include_dashboard=False,
-            )
-        else:
+        if self._own and address is None:
+            self._share = processors() // (workers or 1)
+            cpus = max(processors(), workers or 1)
+            self._init(address="local", num_cpus=cpus, object_store_memory=STORE, include_dashboard=False)
+        elif self._own:
             try:
                 self._init(address=address)
             except Exception as error:  # whatever lies between here and the cluster
                 raise InputError(
-                    f"No Ray cluster answers at {address} ({type(error).__name__}); correct --address, or leave it "
-                    "out to start Ray on this machine."
+                    f"No Ray cluster answers at {address} ({type(error).__name__}); correct --address (and set "
+                    "RAY_AUTH_MODE=token where the cluster asks for one), or leave it out to start Ray on this machine."
                 ) from error
         self._attempt = ray.remote(max_retries=0)(attempt)  # what is lost is counted and restarted by the schedule
 
