@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from rekd_edge.engines.tasks import Outcome, Report, Task
+from rekd_edge.progress import say
 
 __all__ = ["Ended", "Engine", "check_needs", "schedule"]
 
@@ -112,5 +114,7 @@ def _outcome(end: Ended) -> Outcome:
             error=f"Its process died {LOSSES} times ({end.loss}); where memory runs out, give it fewer workers.",
         )
     if end.report.value is None:
+        if end.report.details and os.environ.get("REKD_EDGE_TRACEBACK"):
+            say(end.report.details)
         return Outcome(end.task, error=end.report.error, details=end.report.details)
     return Outcome(end.task, pickle.loads(end.report.value))

@@ -290,5 +290,12 @@ def test_without_workers_tasks_fill_the_processors_in_order() -> None:
     assert engine.most == 9
 
 
+def test_tracebacks_are_shown_on_request(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    for wanted in ("", "1"):
+        monkeypatch.setenv("REKD_EDGE_TRACEBACK", wanted)
+        list(schedule([Task("a", calls.broken)], OneByOne(1), 1, lambda task: None))
+        assert ('raise KeyError("absent")' in capfd.readouterr().err) == bool(wanted)
+
+
 def test_a_report_says_what_was_raised() -> None:
     assert attempt(pack(Task("a", calls.wrong_input))) == Report(error="The input is wrong; mend it.")
