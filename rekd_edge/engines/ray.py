@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
 from rekd_edge.engines.scheduling import Ended
-from rekd_edge.engines.tasks import Task, attempt, pack, processors, thread_limits
+from rekd_edge.engines.tasks import Task, attempt, pack, processors, thread_limits, worker_environment
 from rekd_edge.errors import InputError
 from rekd_edge.progress import say
 
@@ -75,9 +74,7 @@ class RayEngine:
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         if not any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in nodes):
             say(f"{task.name} waits for a node with {cpus} processors and {gpus:g} GPUs; the cluster has none yet.")
-        environment = thread_limits(cpus)
-        if self._share is not None:  # on this machine a worker finds the modules that this process finds
-            environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+        environment = thread_limits(cpus) if self._share is None else worker_environment(cpus)
         call = self._attempt.options(
             name=task.name, num_cpus=cpus, num_gpus=gpus, runtime_env={"env_vars": environment}
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +12,17 @@ from typing import Any
 
 from rekd_edge.errors import RekdEdgeError
 
-__all__ = ["EngineSettings", "Outcome", "Report", "Task", "attempt", "pack", "processors", "thread_limits"]
+__all__ = [
+    "EngineSettings",
+    "Outcome",
+    "Report",
+    "Task",
+    "attempt",
+    "pack",
+    "processors",
+    "thread_limits",
+    "worker_environment",
+]
 
 
 @dataclass(frozen=True)
@@ -21,7 +32,7 @@ class Task:
     name: str
     """Unique among the tasks of one `run_tasks`."""
     call: Callable[..., Any]
-    """A function of a module."""
+    """A function of a module that a worker can import, which is not the script that runs."""
     arguments: tuple[Any, ...] = ()
     needs: tuple[str, ...] = ()
     """Names of tasks that must have succeeded before."""
@@ -66,7 +77,13 @@ class Report:
 
 
 def pack(task: Task) -> bytes:
-    """A task as its worker takes it; the worker imports the call's module, so that what fails there is reported."""
+    """A task as its worker takes it; the worker imports the call's module, so that what fails there is reported.
+
+    Raises:
+        ValueError: the call stands in the script that runs.
+    """
+    if task.call.__module__ == "__main__":
+        raise ValueError(f"{task.call.__name__} stands in the script that runs; workers need it in a module.")
     return pickle.dumps((task.call, task.arguments))
 
 
@@ -85,6 +102,11 @@ def attempt(packed: bytes) -> Report:
 def processors() -> int:
     """Processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def worker_environment(threads: int) -> dict[str, str]:
+    """What a new process of this machine needs: as many threads for each of its libraries, and this one's modules."""
+    return thread_limits(threads) | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
 def thread_limits(threads: int) -> dict[str, str]:

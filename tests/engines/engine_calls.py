@@ -77,3 +77,11 @@ def hang(folder: Path) -> None:
     (folder / "writing").write_text(f"{os.getpid()} {child.pid}")
     (folder / "writing").rename(folder / "pids")
     time.sleep(600)
+
+
+def fork_and_die(folder: Path) -> None:
+    """Die while a fork, which has all files that this process has, lives on."""
+    if os.fork() == 0:
+        time.sleep(600)
+    (folder / str(len(list(folder.iterdir())))).touch()
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -202,6 +202,12 @@ def test_workers_end_with_their_caller(sign: signal.Signals, status: int | None,
     assert gone(child)
 
 
+def test_a_dead_task_is_found_though_its_fork_lives(tmp_path: Path) -> None:
+    outcome = run([Task("fork", calls.fork_and_die, (tmp_path,))], EngineSettings())["fork"]
+    assert "died 3 times (by SIGKILL)" in (outcome.error or "")
+    assert len(list(tmp_path.iterdir())) == 3
+
+
 def test_tasks_leave_standard_output_alone(engine: EngineSettings, capfd: pytest.CaptureFixture[str]) -> None:
     tasks = [Task("noise", calls.print_noise), Task("dead", calls.exit_silently)]
     assert run(tasks, engine)["noise"].value == "done"
@@ -295,6 +301,12 @@ def test_tracebacks_are_shown_on_request(monkeypatch: pytest.MonkeyPatch, capfd:
         monkeypatch.setenv("REKD_EDGE_TRACEBACK", wanted)
         list(schedule([Task("a", calls.broken)], OneByOne(1), 1, lambda task: None))
         assert ('raise KeyError("absent")' in capfd.readouterr().err) == bool(wanted)
+
+
+def test_a_call_of_the_script_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calls.add, "__module__", "__main__")
+    with pytest.raises(ValueError, match="workers need it in a module"):
+        list(run_tasks([Task("a", calls.add)], EngineSettings()))
 
 
 def test_a_report_says_what_was_raised() -> None:
