@@ -6,7 +6,7 @@ IMDB reviews in Parquet files, an int8 bundle of BERT-mini's geometry, one threa
 the last finished file, so that starting processes, opening bundles and, on Ray, starting and ending Ray are in them.
 `rationalizer` is the floor: the same texts in one list, in this process, with the bundle open and nothing written.
 Systems take turns; the best turn counts, which a busy machine disturbs least. `cpu_seconds`, of all processes together
-and the least of the turns, say what the work costs where others use the machine too; those of Ray's workers are its own.
+and the least of the turns, say what the work costs where others use the machine too (on Ray they are not known).
 """
 
 from __future__ import annotations
