@@ -16,6 +16,7 @@ from typing import Annotated, Any, BinaryIO
 import typer
 
 from rekd_edge import __version__
+from rekd_edge.engines import EngineSettings
 from rekd_edge.errors import FailureError, InputError, RekdEdgeError
 from rekd_edge.methods import METHODS
 
@@ -57,7 +58,7 @@ class Target(str, Enum):
 
 
 class Engine(str, Enum):
-    """Where the runs of a sweep are trained."""
+    """Where tasks are run."""
 
     LOCAL = "local"
     RAY = "ray"
@@ -243,16 +244,42 @@ def predict(
     bundle: BundlePath,
     inputs: Annotated[list[str] | None, typer.Argument(metavar="INPUT", help="Texts, image files, or '-'.")] = None,
     png: Annotated[Path | None, typer.Option(help="Write the image with its rationale (one image).")] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--input", metavar="PATH", help="Predict a Parquet file, or a folder of them.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where their results go.")] = None,
+    text_column: Annotated[str | None, typer.Option(help="Their texts; found by its name if not given.")] = None,
+    image_column: Annotated[str | None, typer.Option(help="Their images; likewise.")] = None,
+    engine: Annotated[Engine, typer.Option(help="Where they are predicted.")] = Engine.LOCAL,
+    workers: Annotated[int | None, typer.Option(help="Processes; as many as there are processors by default.")] = None,
+    address: Annotated[str | None, typer.Option(help="A Ray cluster; this machine by default.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads of each worker; 1 by default.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Label texts or images and show the words or patches that the label rests on."""
+    if folder is not None:
+        if inputs or png is not None or output is None:
+            raise InputError("--input takes --output FOLDER for the results, and neither INPUT nor --png beside it.")
+        settings = EngineSettings(engine.value, workers, address)
+        columns = {"text_column": text_column, "image_column": image_column}
+        _predict_files(bundle, folder, output, settings, as_json, **columns, threads=1 if threads is None else threads)
+        return
+    bulk = {
+        "--output": output,
+        "--text-column": text_column,
+        "--image-column": image_column,
+        "--workers": workers,
+        "--address": address,
+    }
+    if idle := next((name for name, value in bulk.items() if value is not None), None):
+        raise InputError(f"{idle} goes with --input, a Parquet file or a folder of them; give that too.")
     if not inputs:
         raise InputError(
             "Nothing to predict: give texts or image files, or '-' for one text per line on standard input."
         )
     from rekd_edge.runtime import Rationalizer
 
-    rationalizer = Rationalizer.load(bundle)
+    rationalizer = Rationalizer.load(bundle, threads=threads)
     if png is not None and (rationalizer.manifest.image is None or len(inputs) != 1):
         raise InputError("--png draws the rationale of one image; give one image file and an image bundle.")
     rows = chain.from_iterable(_lines(sys.stdin.buffer) if given == "-" else [given] for given in inputs)
@@ -422,6 +449,20 @@ def _fail(sentence: str, status: int) -> None:
         _discard_output()
     print(f"rekd-edge: {' '.join(sentence.splitlines())}", file=sys.stderr)
     sys.exit(status)
+
+
+def _predict_files(
+    bundle: Path, source: Path, output: Path, engine: EngineSettings, as_json: bool, **options: Any
+) -> None:
+    """Predict Parquet files, and say how many rows and how fast."""
+    from rekd_edge.bulk import predict_files
+
+    report = predict_files(bundle, source, output, engine, **options)
+    if as_json:
+        _print_json(report)
+    else:
+        now = f"; {report['predicted']} predicted now, {report['rows_per_s']:.0f} rows/s" if report["predicted"] else ""
+        print(f"{report['rows']} rows in {report['files']} files, {report['errors']} without a prediction{now}")
 
 
 def _parse_settings(settings: list[str] | None) -> dict[str, str]:
