@@ -184,7 +184,6 @@ def sweep(
         return
     if output is None:
         raise InputError("A sweep needs a folder for its runs; give --output.")
-    from rekd_edge.engines import EngineSettings
 
     place = EngineSettings(engine.value, workers, address)
     document = run_sweep(chosen, output, place, retry, gpus, command_of(grid, overrides, seeds))

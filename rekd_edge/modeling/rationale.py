@@ -52,6 +52,10 @@ HIDDEN = -1e30
 """Attention score of padding: finite in bfloat16 too, so that a row of padding alone gives finite logits."""
 LEAK = 1e-20
 """Attention weight of a dropped feature: nothing in float32, but its logarithm has a gradient."""
+MOST_A_FEATURE_CHANGES = 1.0
+"""Bound on the gradient of a dropped or kept feature, in the loss of its example. At M_j = 0 it is exp(s_ij) / Σ, which
+pretrained attention makes as large as 10^6 where a head waits for one word, though that word could change the loss by
+about 1: without a bound, clipping the gradient's norm leaves nothing of all others."""
 
 
 class Sampling(NamedTuple):
@@ -147,6 +151,9 @@ class Predictor(nn.Module):
         features, where = self.encoder.features(inputs), None
         seen = visible if bias is None else visible * (bias[:, 0, 0] == 0)  # padding may be sampled, but is never seen
         if self.mask_mode == "drop" and self.training:
+            if visible.requires_grad:
+                bound = MOST_A_FEATURE_CHANGES / len(visible)
+                visible.register_hook(lambda gradient: gradient.clamp(-bound, bound))
             bias = drop_bias(nn.functional.pad(visible, (self.encoder.prefix, 0), value=1.0), bias)
         elif self.mask_mode == "drop":
             features, where, bias = gather_visible(features, visible > 0, self.encoder.prefix)
