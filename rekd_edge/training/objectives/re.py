@@ -19,7 +19,7 @@ __all__ = ["dev_terms", "objective", "re_terms"]
 
 def objective(model: nn.Module, batch: dict[str, Tensor], moment: Moment, context: Context) -> Terms:
     """Equation 6."""
-    return re_terms(model(**inputs_of(batch), temperature=moment.temperature), batch, context)
+    return re_terms(model(**inputs_of(batch), temperature=moment.temperature, noise=moment.noise), batch, context)
 
 
 def re_terms(output: RationaleOutput, batch: dict[str, Tensor], context: Context) -> Terms:
@@ -42,8 +42,7 @@ def selection_term(context: Context, selected: Tensor, features: Tensor, labels:
     if config.count_all_positions and context.max_length is not None:
         features = torch.full_like(features, context.max_length)
     reference = losses.REFERENCE_FEATURES[context.task] if config.normalise_selection else None
-    target = torch.tensor(config.ratios(context.labels), device=labels.device)[labels]
-    return losses.selection_loss(selected, features, target, reference, config.selection_loss)
+    return losses.selection_loss(selected, features, context.ratios(labels), reference, config.selection_loss)
 
 
 def dev_terms(predictions: Predictions, context: Context) -> dict[str, float]:
