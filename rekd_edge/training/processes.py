@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -25,6 +26,8 @@ PATIENCE = timedelta(days=1)
 """How long processes wait for each other: the first evaluates alone, and may have large data to read."""
 
 Result = TypeVar("Result")
+_alone = ContextVar("alone", default=False)
+"""Whether the first process is at work that the others wait for."""
 
 
 def join() -> None:
@@ -52,8 +55,8 @@ def leave() -> None:
 
 
 def world() -> int:
-    """How many processes train the run."""
-    return dist.get_world_size() if dist.is_initialized() else 1
+    """How many processes are at work together; 1 within `on_first`."""
+    return dist.get_world_size() if dist.is_initialized() and not _alone.get() else 1
 
 
 def rank() -> int:
@@ -72,10 +75,13 @@ def on_first(work: Callable[[], Result]) -> Result:
         return work()
     said: list[Any] = [None, None]
     if is_first():
+        token = _alone.set(True)
         try:
             said[0] = work()
         except Exception as error:
             said[1] = error
+        finally:
+            _alone.reset(token)
     dist.broadcast_object_list(said, src=0)
     if said[1] is not None:
         raise said[1]

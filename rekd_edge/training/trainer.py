@@ -216,6 +216,16 @@ class RationaleTrainer(Trainer):
         return self.optimizer
 
 
+class Arguments(TrainingArguments):
+    """Trainer's arguments; several processes on a CPU resume too."""
+
+    @property
+    def device(self) -> torch.device:
+        """`cpu` where accelerate says `cpu:0`, which is no place that torch loads a checkpoint to."""
+        device = super().device
+        return torch.device("cpu") if device.type == "cpu" else device
+
+
 def training_arguments(config: TrainingConfig, checkpoints: Path, examples: int) -> TrainingArguments:
     """Trainer's arguments for a resolved run on so many training examples; resume files go to `checkpoints`."""
     epochs = config.epochs or 1
@@ -224,7 +234,7 @@ def training_arguments(config: TrainingConfig, checkpoints: Path, examples: int)
     scheduler = "constant_with_warmup" if config.lr_scheduler == "constant" else config.lr_scheduler
     cuda = torch.cuda.is_available()
     bf16 = config.precision == "bf16" or (config.precision == "auto" and cuda and torch.cuda.is_bf16_supported())
-    arguments = TrainingArguments(
+    arguments = Arguments(
         output_dir=str(checkpoints),
         num_train_epochs=epochs,
         per_device_train_batch_size=config.batch_size // world(),
@@ -252,7 +262,6 @@ def training_arguments(config: TrainingConfig, checkpoints: Path, examples: int)
         dataloader_prefetch_factor=4 if config.workers else None,
         dataloader_persistent_workers=config.workers > 0,
         ddp_find_unused_parameters=method_of(config.method).idle_weights,
-        ddp_broadcast_buffers=False,
     )
     arguments._n_gpu = min(arguments.n_gpu, 1)  # a process has one GPU; more GPUs want more processes
     return arguments
