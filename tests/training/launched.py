@@ -1,4 +1,5 @@
-"""Started by a launcher: trains the runs that a JSON file lists, `{"settings", "output", "interrupted"}` each."""
+"""Started by a launcher: trains the runs that a JSON file lists, `{"settings", "output", "interrupted"}` each, and at the
+end gives the command line `{"arguments"}`."""
 
 from __future__ import annotations
 
@@ -9,9 +10,10 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from rekd_edge import cli
 from rekd_edge.errors import InputError
 from rekd_edge.training.configuration import load_config
-from rekd_edge.training.processes import is_first, leave
+from rekd_edge.training.processes import is_first
 from rekd_edge.training.run import train
 
 
@@ -23,7 +25,8 @@ class Interrupt(TrainerCallback):
 
 
 def main() -> None:
-    for case in json.loads(Path(sys.argv[1]).read_text()):
+    *cases, last = json.loads(Path(sys.argv[1]).read_text())
+    for case in cases:
         config, output = load_config(None, case["settings"]), Path(case["output"])
         try:
             if case.get("interrupted"):
@@ -35,7 +38,8 @@ def main() -> None:
         except InputError as error:
             if is_first():
                 output.with_suffix(".refused").write_text(str(error))
-    leave()
+    sys.argv[1:] = last["arguments"]
+    cli.main()
 
 
 if __name__ == "__main__":

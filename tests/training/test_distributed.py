@@ -52,6 +52,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "image": {**IMAGE, "method": "re", "control": None},
 }
 REFUSED = {**TEXT, "method": "cls", "batch_size": 15}
+COMMAND = {**TEXT, "epochs": 1, "data.train_limit": 32}
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +68,11 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]
             {"settings": given, "output": str(folder / f"two-{name}"), "interrupted": name in ("re", "image")}
         )
     cases.append({"settings": REFUSED, "output": str(folder / "two-refused")})
+    sets = [part for key, value in COMMAND.items() for part in ("--set", f"{key}={value}")]
+    cases.append({"arguments": ["train", "--method", "cls", *sets, "--output", str(folder / "two-command")]})
     (folder / "cases.json").write_text(json.dumps(cases))
-    launch(str(Path(__file__).with_name("launched.py")), str(folder / "cases.json"))
+    said = launch(str(Path(__file__).with_name("launched.py")), str(folder / "cases.json"))
+    (folder / "two-command.said").write_text(said)
     return lambda processes, name: folder / f"{processes}-{name}"
 
 
@@ -105,12 +109,14 @@ def test_batch_that_cannot_be_shared_is_refused(runs: Callable[[str, str], Path]
     assert not runs("two", "refused").exists()
 
 
-def test_command_line_is_launched_as_a_module_and_speaks_once(tmp_path: Path) -> None:
-    settings = {**TEXT, "method": "cls", "epochs": 1, "data.train_limit": 32}
-    sets = [part for key, value in settings.items() if key != "method" for part in ("--set", f"{key}={value}")]
-    said = launch("-m", "rekd_edge", "train", "--method", "cls", *sets, "--output", str(tmp_path / "run"))
-    assert said.count("cls: epoch 1 ") == 1
-    assert json.loads((tmp_path / "run" / "training.json").read_text())["processes"] == 2
+def test_command_line_speaks_once(runs: Callable[[str, str], Path]) -> None:
+    assert runs("two", "command.said").read_text().count("cls: epoch 1 ") == 1
+    assert json.loads((runs("two", "command") / "training.json").read_text())["processes"] == 2
+
+
+def test_package_is_a_module_that_a_launcher_can_start() -> None:
+    done = subprocess.run([sys.executable, "-m", "rekd_edge", "--version"], capture_output=True, text=True)
+    assert done.stdout.strip() == rekd_edge.__version__
 
 
 @pytest.mark.parametrize(("size", "processes"), [(16, 2), (11, 2), (11, 4), (3, 4), (1, 2)])
