@@ -123,7 +123,7 @@ class RationaleTrainer(Trainer):
             longest = max(length, self.context.max_length or 0)
         noise = self.rationale_model.draw_noise(config.batch_size, longest, random)
         if noise is not None:
-            noise = noise[rows][..., :length, :]
+            noise = noise[rows][..., :length, :].clone()  # no view: torch.compile would guard its base
         teacher_noise = None
         if config.teacher:
             shape = config.batch_size, longest, 2
