@@ -111,9 +111,9 @@ class ImageFeatures(Dataset[dict[str, Any]]):
 
     Resized pixels are kept as uint8 where the whole split fits into `PIXEL_CACHE_BYTES`.
 
-    With augmentation, images of one size that fit are kept at that size, and items hold them as they are: `images`, uint8
-    `[3, h, w]`, which `training.augmentation` turns into pixel values batch by batch. Others are decoded, cropped and
-    resized one by one, each time anew.
+    With augmentation, images of one size that fit are kept at that size, and items hold them as they are: `images`,
+    uint8 `[3, h, w]`, which `training.augmentation` turns into pixel values batch by batch. Others are decoded, cropped
+    and resized one by one, each time anew.
     """
 
     def __init__(
@@ -141,8 +141,10 @@ class ImageFeatures(Dataset[dict[str, Any]]):
 
     def __getitems__(self, indices: list[int]) -> list[dict[str, Any]]:
         """A whole batch at once, as torch's loaders ask for it: one normalisation for all."""
-        name, values = "images", None if self.native is None else self.native[indices]
-        if values is None:
+        values: NDArray[Any]
+        if self.native is not None:
+            name, values = "images", self.native[indices]  # [batch, 3, h, w]
+        else:
             name, values = "pixel_values", normalise(self._pixels(indices), self.settings)  # [batch, 3, H, W]
         return [
             {
@@ -165,8 +167,8 @@ class ImageFeatures(Dataset[dict[str, Any]]):
 
 
 class ImageCollator:
-    """Stacks `ImageFeatures` items: `pixel_values` `[batch, 3, H, W]` or `images` `[batch, 3, h, w]`, `labels` and `index`
-    int64, the targets."""
+    """Stacks `ImageFeatures` items: `pixel_values` `[batch, 3, H, W]` or `images` `[batch, 3, h, w]`, `labels` and
+    `index` int64, the targets."""
 
     def __call__(self, items: list[dict[str, Any]]) -> dict[str, Tensor]:
         return {name: _stacked([item[name] for item in items]) for name in items[0]}

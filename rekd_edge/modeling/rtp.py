@@ -144,8 +144,13 @@ class RTPModel(RationaleModel):
         assert input_ids is not None
         selection = self.select(input_ids, attention_mask)
         if fixed_masks:
-            scores = {"logits": selection.logits, "evidence": selection.evidence, "sigma": selection.sigma}
-            selection = replace(selection, **{name: each.detach() for name, each in scores.items()})
+            assert selection.logits is not None
+            selection = replace(
+                selection,
+                logits=selection.logits.detach(),
+                evidence=selection.evidence.detach(),
+                sigma=selection.sigma.detach(),
+            )
         margin = self.margin(selection)
         mask = self.deterministic_mask(margin, selection)
         output = RTPOutput(selection.class_logits, mask, margin, selection=selection)

@@ -1,7 +1,7 @@
 """One run trained by several processes: each takes its rows of every batch, the first alone writes.
 
-`torchrun -m rekd_edge train …` and `accelerate launch -m rekd_edge train …` start them, one for each GPU (nccl) or on a CPU
-(gloo), and say in the environment who is who. Outside such a launch there is one process, and all of this is idle.
+`torchrun -m rekd_edge train …` and `accelerate launch -m rekd_edge train …` start them, one for each GPU (nccl) or on a
+CPU (gloo), and say in the environment who is who. Outside such a launch there is one process, and all of this is idle.
 """
 
 from __future__ import annotations
@@ -20,7 +20,18 @@ from torch.utils.data import Dataset
 
 from rekd_edge.errors import InputError
 
-__all__ = ["Share", "is_first", "join", "leave", "mean_over_processes", "on_first", "rank", "rows_of", "summed", "world"]
+__all__ = [
+    "Share",
+    "is_first",
+    "join",
+    "leave",
+    "mean_over_processes",
+    "on_first",
+    "rank",
+    "rows_of",
+    "summed",
+    "world",
+]
 
 PATIENCE = timedelta(days=1)
 """How long processes wait for each other: the first evaluates alone, and may have large data to read."""

@@ -1,5 +1,5 @@
-"""Started by a launcher: trains the runs that a JSON file lists, `{"settings", "output", "interrupted"}` each, and at the
-end gives the command line `{"arguments"}`."""
+"""Started by a launcher: trains the runs that a JSON file lists, `{"settings", "output", "interrupted"}` each, and at
+the end gives the command line `{"arguments"}`."""
 
 from __future__ import annotations
 

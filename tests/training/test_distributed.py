@@ -30,6 +30,7 @@ COMMON: dict[str, Any] = {
     "data.train_limit": 75,  # a last batch of 11
     "data.eval_limit": 20,
 }
+PRUNED = {"backbone": "random:bert-micro", "layers": 4, "generator_layers": 3}
 TEXT = {**COMMON, "backbone": "random:bert-nano", "data.spec": "builtin:planted", "data.max_length": 48}
 IMAGE = {**COMMON, "backbone": "random:vit-nano", "data.spec": "builtin:digits", "data.augment": True}
 EVERYTHING = {"gradient_accumulation": 2, "warm_start": True, "predictor_epochs": 1, "lambda_contiguity": 0.1}
@@ -47,7 +48,7 @@ RUNS: dict[str, dict[str, Any]] = {
         "gradient_accumulation": 2,
         "data.train_limit": 65,
     },
-    "plmr": {**TEXT, "method": "plmr", "backbone": "random:bert-micro", "layers": 4, "generator_layers": 3, "control": None},
+    "plmr": {**TEXT, "method": "plmr", **PRUNED, "control": None},
     "rtp": {**TEXT, "method": "rtp", "rtp.warmup_epochs": 1, "control": None},
     "image": {**IMAGE, "method": "re", "control": None},
 }
@@ -64,9 +65,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]
     for name, settings in RUNS.items():
         given = {key: teacher if value == "re" and key != "method" else value for key, value in settings.items()}
         train(load_config(None, given), folder / f"one-{name}")
-        cases.append(
-            {"settings": given, "output": str(folder / f"two-{name}"), "interrupted": name in ("re", "image")}
-        )
+        cases.append({"settings": given, "output": str(folder / f"two-{name}"), "interrupted": name in ("re", "image")})
     cases.append({"settings": REFUSED, "output": str(folder / "two-refused")})
     sets = [part for key, value in COMMAND.items() for part in ("--set", f"{key}={value}")]
     cases.append({"arguments": ["train", "--method", "cls", *sets, "--output", str(folder / "two-command")]})

@@ -146,9 +146,7 @@ class FusedAttention(TorchDispatchMode):
 
 
 @pytest.mark.parametrize(("task", "layers"), [("text", 2), ("image", 2)])
-def test_layers_attend_by_a_fused_kernel(
-    task: str, layers: int, make_trainer: Callable[..., RationaleTrainer]
-) -> None:
+def test_layers_attend_by_a_fused_kernel(task: str, layers: int, make_trainer: Callable[..., RationaleTrainer]) -> None:
     trainer = make_trainer(task, "re")
     (batch,) = steps(trainer, 1)
     with FusedAttention() as attention:

@@ -144,7 +144,7 @@ def mean_similarity(states: Tensor) -> float:
 
 def objective(model: nn.Module, batch: dict[str, Tensor], moment: Moment, context: Context) -> Terms:
     """The losses of PLMR, mixed with those of teachers where there are any (equation 11 of arXiv 2601.22531)."""
-    config, settings, labels = context.config, context.config.options, batch["labels"]
+    settings, labels = context.config.options, batch["labels"]
     output = model(**inputs_of(batch), temperature=settings.temperature, noise=moment.noise)
     selection = output.selection
     assert isinstance(selection, PLMRSelection)
