@@ -130,7 +130,7 @@ class TrainingConfig:
     gradient_accumulation: int = 1
     """Batches whose gradients make one step of the optimiser, which is what temperatures and schedules count."""
     gradient_checkpointing: bool = False
-    """Keep the inputs of layers alone for backward and compute the rest again: less memory, at most a third more work."""
+    """Keep the inputs of layers alone for backward and compute the rest again: less memory, up to a third more work."""
     compile: bool = False
     """Compile the model's training pass (`torch.compile`, any length), for students so small that a GPU waits for the
     host. Needs a C++ compiler; takes a minute or more to begin. Tested on a CPU, not measured on a GPU."""
