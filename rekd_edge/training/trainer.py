@@ -70,6 +70,7 @@ class RationaleTrainer(Trainer):
         if config.gradient_checkpointing:
             model.gradient_checkpointing_enable()
         if config.compile:
+            torch.compiler.reset()  # what was compiled for another stage's model would be guarded against
             model.compile(dynamic=True)
         if rank():  # processes share what is sampled, not what is dropped out
             set_seed(config.seed + rank())
