@@ -231,7 +231,7 @@ def _write_run(folder: Path, recipe: Recipe, material: Material) -> None:
     model = RationaleModel(config, build_encoder(config.predictor), build_encoder(config.generator or {})).eval()
     rows = [feed for tokens in recipe.tokens for feed in material.feeds(task, tokens)]
     loader = [{"labels": torch.zeros(1), **{k: torch.from_numpy(v) for k, v in feed.items()}} for feed in rows]
-    predict(model, loader, calibrate_to=recipe.ratio)
+    predict(model, loader, calibrate=True)
     with staged_folder(folder) as staging:
         model.save_pretrained(staging)
         preprocessing.save(staging)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import shlex
 import sys
 import time
@@ -14,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from rekd_edge.versions import versions
+from rekd_edge.versions import processor, versions
 
 __all__ = ["RESULTS", "in_turn", "percentiles", "write_results"]
 
@@ -55,23 +54,13 @@ def write_results(name: str, rows: list[dict[str, Any]], **more: Any) -> Path:
     document = {
         "benchmark": name,
         "command": "python " + " ".join(shlex.quote(part) for part in sys.argv),
-        "environment": {**_processor(), "threads": _threads(), **versions(*PACKAGES, *PEERS)},
+        "environment": {**processor(), "threads": _threads(), **versions(*PACKAGES, *PEERS)},
         "rows": rows,
         **more,
     }
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     return path
-
-
-def _processor() -> dict[str, str]:
-    import torch
-
-    if torch.cuda.is_available():
-        return {"gpu": torch.cuda.get_device_name()}
-    info = Path("/proc/cpuinfo")
-    models = [line for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
-    return {"cpu": models[0].partition(":")[2].strip() if models else platform.processor() or platform.machine()}
 
 
 def _threads() -> int:

@@ -16,7 +16,8 @@ from typing import Annotated, Any, BinaryIO
 import typer
 
 from rekd_edge import __version__
-from rekd_edge.errors import InputError, RekdEdgeError
+from rekd_edge.engines import EngineSettings
+from rekd_edge.errors import FailureError, InputError, RekdEdgeError
 from rekd_edge.methods import METHODS
 
 __all__ = ["app", "main"]
@@ -54,6 +55,13 @@ class Target(str, Enum):
     CPU = "cpu"
     MOBILE = "mobile"
     WEB = "web"
+
+
+class Engine(str, Enum):
+    """Where tasks are run."""
+
+    LOCAL = "local"
+    RAY = "ray"
 
 
 class Isa(str, Enum):
@@ -140,6 +148,64 @@ def train(
 
 
 @app.command()
+def sweep(
+    grid: Annotated[
+        str | None, typer.Argument(metavar="GRID", help="A YAML file, or the name of a shipped grid.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="For runs and table; an earlier sweep's goes on.")
+    ] = None,
+    engine: Annotated[Engine, typer.Option(help="Processes of this machine, or a Ray cluster.")] = Engine.LOCAL,
+    workers: Annotated[int | None, typer.Option(min=1, help="Runs at a time.")] = None,
+    address: Annotated[str | None, typer.Option(help="Of a Ray cluster; by default Ray starts here.")] = None,
+    gpus: Annotated[float | None, typer.Option(min=0, help="Share of a GPU for each run.")] = None,
+    settings: Settings = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="How many seeds instead of the grid's.")] = None,
+    retry: Annotated[bool, typer.Option("--retry", help="Try runs again that failed.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the runs and train nothing.")] = False,
+    list_grids: Annotated[bool, typer.Option("--list", help="List the shipped grids.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Train methods, sizes, settings and seeds of a grid, and write their means beside the published figures."""
+    from rekd_edge.sweep.grid import load_grid, shipped_grids
+    from rekd_edge.sweep.plan import expand
+
+    if list_grids:
+        grids = [load_grid(name) for name in shipped_grids()]
+        for each in grids:
+            print(f"{each.name:<20} {len(expand(each)):>5} runs  {each.title}")
+        return
+    if grid is None:
+        raise InputError("Name a grid, a YAML file or one that --list shows.")
+    if address is not None and engine is not Engine.RAY:
+        raise InputError("--address is that of a Ray cluster; add --engine ray.")
+    overrides = _parse_settings(settings)
+    chosen = load_grid(grid, overrides, seeds)
+
+    from rekd_edge.sweep.run import command_of, describe, run_sweep
+
+    if dry_run:
+        print("\n".join(describe(chosen)))
+        return
+    if output is None:
+        raise InputError("A sweep needs a folder for its runs; give --output.")
+    from rekd_edge.engines import EngineSettings
+
+    place = EngineSettings(engine.value, workers, address)
+    document = run_sweep(chosen, output, place, retry, gpus, command_of(grid, overrides, seeds))
+    if as_json:
+        _print_json(document)
+    else:
+        _show_table(document["table"], chosen.source, output)
+    if failed := document["failed"]:
+        names = ", ".join(each["run"] for each in failed[:3]) + (", …" if len(failed) > 3 else "")
+        raise FailureError(
+            f"{len(failed)} of {len(expand(chosen))} runs failed ({names}); their error.json in {output} says why, "
+            "and --retry tries them again."
+        )
+
+
+@app.command()
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run.")],
     output: Annotated[Path, typer.Option(metavar="BUNDLE", help="A new folder for the bundle.")],
@@ -183,16 +249,42 @@ def predict(
     bundle: BundlePath,
     inputs: Annotated[list[str] | None, typer.Argument(metavar="INPUT", help="Texts, image files, or '-'.")] = None,
     png: Annotated[Path | None, typer.Option(help="Write the image with its rationale (one image).")] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--input", metavar="PATH", help="Predict a Parquet file, or a folder of them.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where their results go.")] = None,
+    text_column: Annotated[str | None, typer.Option(help="Their texts; found by its name if not given.")] = None,
+    image_column: Annotated[str | None, typer.Option(help="Their images; likewise.")] = None,
+    engine: Annotated[Engine, typer.Option(help="Where they are predicted.")] = Engine.LOCAL,
+    workers: Annotated[int | None, typer.Option(help="Processes; as many as there are processors by default.")] = None,
+    address: Annotated[str | None, typer.Option(help="A Ray cluster; this machine by default.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads of each worker; 1 by default.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Label texts or images and show the words or patches that the label rests on."""
+    if folder is not None:
+        if inputs or png is not None or output is None:
+            raise InputError("--input takes --output FOLDER for the results, and neither INPUT nor --png beside it.")
+        settings = EngineSettings(engine.value, workers, address)
+        columns = {"text_column": text_column, "image_column": image_column}
+        _predict_files(bundle, folder, output, settings, as_json, **columns, threads=1 if threads is None else threads)
+        return
+    bulk = {
+        "--output": output,
+        "--text-column": text_column,
+        "--image-column": image_column,
+        "--workers": workers,
+        "--address": address,
+    }
+    if idle := next((name for name, value in bulk.items() if value is not None), None):
+        raise InputError(f"{idle} goes with --input, a Parquet file or a folder of them; give that too.")
     if not inputs:
         raise InputError(
             "Nothing to predict: give texts or image files, or '-' for one text per line on standard input."
         )
     from rekd_edge.runtime import Rationalizer
 
-    rationalizer = Rationalizer.load(bundle)
+    rationalizer = Rationalizer.load(bundle, threads=threads)
     if png is not None and (rationalizer.manifest.image is None or len(inputs) != 1):
         raise InputError("--png draws the rationale of one image; give one image file and an image bundle.")
     rows = chain.from_iterable(_lines(sys.stdin.buffer) if given == "-" else [given] for given in inputs)
@@ -367,6 +459,20 @@ def _fail(sentence: str, status: int) -> None:
     sys.exit(status)
 
 
+def _predict_files(
+    bundle: Path, source: Path, output: Path, engine: EngineSettings, as_json: bool, **options: Any
+) -> None:
+    """Predict Parquet files, and say how many rows and how fast."""
+    from rekd_edge.bulk import predict_files
+
+    report = predict_files(bundle, source, output, engine, **options)
+    if as_json:
+        _print_json(report)
+    else:
+        now = f"; {report['predicted']} predicted now, {report['rows_per_s']:.0f} rows/s" if report["predicted"] else ""
+        print(f"{report['rows']} rows in {report['files']} files, {report['errors']} without a prediction{now}")
+
+
 def _parse_settings(settings: list[str] | None) -> dict[str, str]:
     parsed = {}
     for setting in settings or []:
@@ -429,6 +535,19 @@ def _print_figures(figures: dict[str, Any], indent: str = "  ") -> None:
             _print_figures(value, indent + "  ")
         else:
             print(f"{indent}{name:<{width}}  {f'{value:.4g}' if isinstance(value, float) else value}")
+
+
+def _show_table(lines: list[dict[str, Any]], source: str, output: Path) -> None:
+    from rich.console import Console
+
+    from rekd_edge.sweep.table import as_rich, legend
+
+    terminal = Console()
+    if terminal.is_terminal:
+        terminal.print(as_rich(lines, terminal.width))
+    else:
+        Console(width=1000).print(as_rich(lines))
+    print(f"\n{legend(source)}\n\n{output / 'table.md'}, {output / 'table.json'}")
 
 
 def _say_next(*commands: str) -> None:

@@ -63,11 +63,13 @@ measured on several random masks an example), and label ids predicted from the r
 
 
 def _run(path: Path, data: DataSource, examples: Examples) -> Predicted:
+    import torch
+
     from rekd_edge.modeling import RationaleModel
     from rekd_edge.training.inference import batches, predict
     from rekd_edge.training.preparation import preprocessing_of_run
 
-    model = RationaleModel.from_pretrained(path)
+    model = RationaleModel.from_pretrained(path).to("cuda" if torch.cuda.is_available() else "cpu")
     config = model.config
     _check(path, config.task, config.labels, data)
     preprocessing = preprocessing_of_run(path, config)

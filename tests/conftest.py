@@ -44,7 +44,8 @@ def make_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
     Texts are read in at most 32 tokens and have the labels of `builtin:planted`; images have 8 x 8 patches of one
     pixel and the labels of `builtin:digits`. Margins lie on both sides of 0, and some rows have none above it.
-    `family` puts another net in both towers, on a transformer's features.
+    `drop-mean` classifies from the mean of what is not dropped. `family` puts another net in both towers, on a
+    transformer's features.
     """
     runs: dict[tuple[str, str, str, str], Path] = {}
 
@@ -83,7 +84,8 @@ def _write_run(folder: Path, task: str, mask_mode: str, method: str, family: str
         predictor=predictor.config.to_dict(),
         generator=None if generator is None else generator.config.to_dict(),
         head_hidden=256 if is_text else None,
-        mask_mode=mask_mode,
+        mask_mode=mask_mode.removesuffix("-mean"),
+        pooling="mean" if mask_mode.endswith("-mean") else "first",
         target_ratio=0.3,
         margin_bias=-1.0,
         max_length=MAX_LENGTH if is_text else None,

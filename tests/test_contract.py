@@ -33,6 +33,8 @@ HEAVY = [
     "sklearn",
     "scipy",
     "yaml",
+    "pyarrow",
+    "ray",
 ]
 TEXTS = {
     "empty": "",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from rekd_edge.columns import IMAGE_COLUMNS, LABEL_COLUMNS, TEXT_COLUMNS
 from rekd_edge.data.examples import DataSource, EncodedImages, Examples
 from rekd_edge.data.settings import DataSettings
 from rekd_edge.errors import InputError
@@ -16,10 +17,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 __all__ = ["source_from_tables"]
-
-TEXT_COLUMNS = ("text", "sentence", "review", "content", "document", "comment")
-IMAGE_COLUMNS = ("image", "img")
-LABEL_COLUMNS = ("label", "labels", "coarse_label", "fine_label", "sentiment", "class", "target")
 
 
 def source_from_tables(tables: dict[str, Dataset], settings: DataSettings) -> DataSource:

@@ -20,7 +20,7 @@ from rekd_edge.runtime.text import encode_texts, pad_ids
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["ImageCollator", "ImageFeatures", "TextCollator", "TextFeatures", "augmented"]
+__all__ = ["ImageCollator", "ImageFeatures", "Targets", "TextCollator", "TextFeatures", "augmented"]
 
 Targets = Mapping[str, Sequence[NDArray[Any]]]
 """Arrays for each example under the names they get in a batch, such as a teacher's logits."""
@@ -56,6 +56,11 @@ class TextFeatures(Dataset[dict[str, Any]]):
                 self.input_ids.append(np.array(encoded.ids, dtype=np.int32))
                 self.features.append(np.array(encoded.feature, dtype=bool))
                 self.offsets.append(np.array(encoded.offsets, dtype=np.int32).reshape(-1, 2))
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each example, special tokens included."""
+        return np.array([len(ids) for ids in self.input_ids], dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self.input_ids)

@@ -2,73 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 
-from rekd_edge.errors import FailureError, InputError
+from rekd_edge.engines.scheduling import Engine, check_needs, schedule
+from rekd_edge.engines.tasks import EngineSettings, Outcome, Task
+from rekd_edge.errors import InputError
 
-__all__ = ["EngineSettings", "Outcome", "Task", "run_tasks"]
+__all__ = ["ENGINES", "EngineSettings", "Outcome", "Task", "run_tasks"]
 
-
-@dataclass(frozen=True)
-class Task:
-    """One call in a process of its own, which may be repeated: a task that was cut off starts again."""
-
-    name: str
-    """Unique among the tasks of one `run_tasks`."""
-    call: Callable[..., Any]
-    """A function of a module."""
-    arguments: tuple[Any, ...] = ()
-    needs: tuple[str, ...] = ()
-    """Names of tasks that must have succeeded before."""
-    cpus: int = 1
-    gpus: float = 0.0
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a task ended."""
-
-    task: Task
-    value: Any = None
-    """What the call returned."""
-    error: str | None = None
-    """One sentence where it raised, was lost too often, or needed a task that failed."""
-
-
-@dataclass(frozen=True)
-class EngineSettings:
-    """Which engine, and how much of it."""
-
-    name: str = "local"
-    """`local` or `ray`."""
-    workers: int | None = None
-    """Tasks at a time; None for what the processors bear."""
-    address: str | None = None
-    """Of a Ray cluster to join; None starts Ray on this machine."""
+ENGINES = ("local", "ray")
 
 
 def run_tasks(
     tasks: Sequence[Task], settings: EngineSettings, started: Callable[[Task], None] = lambda task: None
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, None]:
     """Run tasks, each once what it needs has succeeded, and give their outcomes as they end.
 
+    A task whose process dies is started again, twice at most; one that raises is not. Closing the iterator (as
+    `contextlib.closing` does, and Ctrl-C) ends what still runs.
+
     Args:
-        tasks: in the order in which they should start.
+        tasks: in the order in which they should start. In a cluster they see the paths of a file system that its nodes
+            share, and rekd-edge must be installed on every node.
         settings: the engine.
         started: told of each task when it starts, and again when it is restarted.
+
+    Raises:
+        InputError: there is no such engine, or it cannot be had.
+        ValueError: names are not unique, or needs cannot be met.
     """
-    done: dict[str, Outcome] = {}
-    for task in tasks:
-        failed = next((name for name in task.needs if done[name].error is not None), None)
-        if failed is not None:
-            outcome = Outcome(task, error=f"It needs {failed}, which failed.")
-        else:
-            started(task)
-            try:
-                outcome = Outcome(task, task.call(*task.arguments))
-            except (InputError, FailureError) as error:
-                outcome = Outcome(task, error=str(error))
-        done[task.name] = outcome
-        yield outcome
+    check_needs(tasks)
+    if settings.workers is not None and settings.workers < 1:
+        raise InputError(f"{settings.workers} workers cannot run anything; give --workers 1 or more.")
+    if settings.name not in ENGINES:
+        raise InputError(f"There is no engine {settings.name!r}; choose one of: {', '.join(ENGINES)}.")
+    if settings.name == "local" and settings.address is not None:
+        raise InputError("An address is that of a Ray cluster; give it with --engine ray.")
+    return _run(tasks, settings, started)
+
+
+def _run(
+    tasks: Sequence[Task], settings: EngineSettings, started: Callable[[Task], None]
+) -> Generator[Outcome, None, None]:
+    if tasks:
+        with closing(_open(settings)) as engine:
+            yield from schedule(tasks, engine, settings.workers, started)
+
+
+def _open(settings: EngineSettings) -> Engine:
+    if settings.name == "ray":
+        from rekd_edge.engines.ray import RayEngine
+
+        return RayEngine(settings.workers, settings.address)
+    from rekd_edge.engines.local import LocalEngine
+
+    return LocalEngine(settings.workers)

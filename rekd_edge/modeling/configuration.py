@@ -32,6 +32,8 @@ class RationaleConfig:
     head_dropout: float = 0.1
     mask_mode: str = "zero"
     """`zero`: unselected embeddings are zeroed (the paper); `drop`: excluded from the predictor's attention."""
+    pooling: str = "first"
+    """What the predictor's classifier reads: the `first` position, or the `mean` of what is visible."""
     share_embeddings: bool = False
     """Generator and predictor read one table of word pieces (text) or one projection of patches (images)."""
     select_words: bool = False

@@ -22,7 +22,10 @@ from transformers import PretrainedConfig
 
 from rekd_edge.errors import InputError
 
-__all__ = ["Encoder", "cut_patches", "project_patches"]
+__all__ = ["Encoder", "cut_patches", "mean_of_visible", "project_patches"]
+
+FLOOR = 1e-2
+"""Added to the variance of a pooled mean: where next to nothing is visible, the mask's gradient stays bounded."""
 
 
 class Encoder(nn.Module, ABC):
@@ -120,6 +123,15 @@ class Encoder(nn.Module, ABC):
             )
         self.backbone.set_submodule(self.embedding_path, nn.Identity())
         self._lent = (owner.embedding,)
+
+
+def mean_of_visible(hidden: Tensor, visible: Tensor, width: int) -> Tensor:
+    """The normalised mean [batch, width] of [batch, features, width], weighted by `visible` [batch, features]."""
+    weights = torch.stack([visible, visible], dim=1).to(hidden.dtype)  # [batch, 2, features]
+    # two rows and not one: products with a single row sum in an order that depends on the padding
+    total = (weights @ hidden)[:, 0]
+    mean = total / visible.sum(dim=1, keepdim=True).clamp(min=1.0)
+    return nn.functional.layer_norm(mean, [width], eps=FLOOR)
 
 
 def cut_patches(pixels: Tensor, side: int) -> Tensor:

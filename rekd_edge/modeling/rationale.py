@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from rekd_edge.errors import InputError
 from rekd_edge.methods import method_of
 from rekd_edge.modeling.configuration import RationaleConfig
+from rekd_edge.modeling.encoder import mean_of_visible
 from rekd_edge.modeling.encoders import Encoder, build_encoder
 from rekd_edge.modeling.selection import (
     NEVER_SELECTED,
@@ -112,13 +114,21 @@ class Generator(nn.Module):
         hidden = encoder.layers(encoder.assemble(encoder.embed(encoder.features(inputs))), bias)
         return self.head(hidden[:, encoder.prefix :])
 
+    def begin_at(self, ratio: float) -> None:
+        """Let a fresh head sample about that share of the features at first (the prior of arXiv 1708.02002, 3.3)."""
+        last = self.head[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.constant_(last.bias, 0.0)
+        nn.init.constant_(last.bias[1:], math.log(ratio / (1.0 - ratio)))
+
 
 class Predictor(nn.Module):
     """Classifies from the masked features, Q = f(M ⊙ X)  (equation 4)."""
 
-    def __init__(self, encoder: Encoder, classes: int, dropout: float, mask_mode: str) -> None:
+    def __init__(self, encoder: Encoder, classes: int, dropout: float, mask_mode: str, pooling: str = "first") -> None:
         super().__init__()
         self.encoder = encoder
+        self.pooling = pooling
         self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(encoder.hidden_size, classes))
         self.mask_mode = mask_mode
         if mask_mode == "drop" and not encoder.can_drop:
@@ -140,11 +150,18 @@ class Predictor(nn.Module):
             bias = drop_bias(nn.functional.pad(visible, (self.encoder.prefix, 0), value=1.0), bias)
         elif self.mask_mode == "drop":
             features, where, bias = gather_visible(features, visible > 0, self.encoder.prefix)
+            seen = (bias[:, 0, 0, self.encoder.prefix :] == 0).to(visible.dtype)
         embeddings = self.encoder.embed(features)
         if self.mask_mode == "zero":
             embeddings = embeddings * visible[..., None].to(embeddings.dtype)
         hidden = self.encoder.layers(self.encoder.assemble(embeddings, where), bias)
-        return self.classifier(self.encoder.pool(hidden, seen))
+        return self.classifier(self.pool(hidden, seen))
+
+    def pool(self, hidden: Tensor, seen: Tensor) -> Tensor:
+        """What the classifier reads, [batch, hidden], of [batch, positions, hidden]; `seen` [batch, features]."""
+        if self.pooling == "mean":
+            return mean_of_visible(hidden[:, self.encoder.prefix :], seen, self.encoder.hidden_size)
+        return self.encoder.pool(hidden, seen)
 
 
 class RationaleModel(nn.Module):
@@ -163,7 +180,7 @@ class RationaleModel(nn.Module):
         super().__init__()
         self.config = config
         self.generator: Any = self.build_generator(config, generator)
-        self.predictor = Predictor(predictor, len(config.labels), config.head_dropout, config.mask_mode)
+        self.predictor = Predictor(predictor, len(config.labels), config.head_dropout, config.mask_mode, config.pooling)
         if config.share_embeddings and generator is not None:
             generator.share_embedding(predictor)
         self.special_token_ids: Tensor

@@ -66,7 +66,7 @@ class BlendedPredictor(Predictor):
     """Classifies a text of which every token is blended with padding to some degree."""
 
     def __init__(self, encoder: Encoder, config: RationaleConfig) -> None:
-        super().__init__(encoder, len(config.labels), config.head_dropout, config.mask_mode)
+        super().__init__(encoder, len(config.labels), config.head_dropout, config.mask_mode, config.pooling)
         self.config = config
 
     def forward(self, inputs: Tensor, visible: Tensor, bias: Tensor | None) -> Tensor:
@@ -86,7 +86,7 @@ class BlendedPredictor(Predictor):
         """Class logits [batch, classes] and last hidden states [batch, features, hidden]."""
         hidden = self.encoder.layers(self.encoder.assemble(embeddings), bias)
         real = torch.ones_like(hidden[..., 0]) if bias is None else (bias[:, 0, 0] == 0).float()
-        return self.classifier(self.encoder.pool(hidden, real)), hidden
+        return self.classifier(self.pool(hidden, real)), hidden
 
 
 class RTPModel(RationaleModel):

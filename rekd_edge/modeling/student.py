@@ -12,12 +12,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig
 
-from rekd_edge.modeling.encoder import Encoder, cut_patches, project_patches
+from rekd_edge.modeling.encoder import Encoder, cut_patches, mean_of_visible, project_patches
 
 __all__ = ["ImageEncoder", "StudentNet", "TextEncoder", "real_positions"]
-
-FLOOR = 1e-2
-"""Added to the variance of the pooled mean: where next to nothing is visible, the mask's gradient stays bounded."""
 
 _SHARED = ("hidden_size", "hidden_dropout_prob", "initializer_range")
 _TAKEN = {"text": (*_SHARED, "vocab_size"), "image": (*_SHARED, "image_size", "patch_size", "num_channels")}
@@ -65,11 +62,7 @@ class StudentEncoder(Encoder):
         return self.backbone.layers
 
     def pool(self, hidden: Tensor, visible: Tensor) -> Tensor:
-        weights = torch.stack([visible, visible], dim=1).to(hidden.dtype)  # [batch, 2, features]
-        # two rows and not one: products with a single row sum in an order that depends on the padding
-        total = (weights @ hidden)[:, 0]
-        mean = total / visible.sum(dim=1, keepdim=True).clamp(min=1.0)
-        return nn.functional.layer_norm(mean, [self.hidden_size], eps=FLOOR)
+        return mean_of_visible(hidden, visible, self.hidden_size)
 
 
 class TextEncoder(StudentEncoder):

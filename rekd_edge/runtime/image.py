@@ -133,6 +133,10 @@ def _reading(name: str) -> Iterator[None]:
         raise
     except FileNotFoundError as error:
         raise InputError(f"{name} does not exist; give the path of an image.") from error
+    except _pillow().UnidentifiedImageError as error:  # whose own words name an object in memory
+        raise InputError(
+            f"{name} cannot be read as an image (no known format); give an ordinary JPEG or PNG."
+        ) from error
     except Exception as error:  # format plugins raise whatever a broken header leads them to
         raise InputError(f"{name} cannot be read as an image ({error}); give an ordinary JPEG or PNG.") from error
 

@@ -20,6 +20,7 @@ __all__ = ["TrainingConfig", "load_config"]
 
 _CHOICES = {
     "mask_mode": ("zero", "drop"),
+    "pooling": ("first", "mean"),
     "selection_loss": ("per_sample", "batch_mean"),
     "teacher_mask": ("own", "student"),
     "teacher_margins": ("calibrated", "raw"),
@@ -72,6 +73,12 @@ class TrainingConfig:
 
     target_ratio: float | None = None
     """p_target of equation 3: 0.10 for text, 0.15 for images."""
+    initial_ratio: float | None = None
+    """What a fresh generator samples of every input, by the bias of its head; None leaves the head as it is drawn
+    (about half). From a half, a deep encoder may not come down to the target within hundreds of steps."""
+    ratio_descent: float = 0.0
+    """Share of the steps in which p_target of equation 3 falls from 1 to `target_ratio`: the predictor learns on the
+    whole input first, and the generator to leave out little by little. 0 is the paper's constant target."""
     lambda_select: float | None = None
     """λ_select of equation 6: 1e-4 for text, 1e-2 for images (tuned per model in the paper's tables 4 and 5)."""
     normalise_selection: bool = True
@@ -92,6 +99,9 @@ class TrainingConfig:
     """Weight of the total variation of the mask: above 0, features are selected in runs (patches in patches)."""
     mask_mode: str = "zero"
     """`zero` unselected embeddings (paper) or `drop` them from the predictor's attention."""
+    pooling: str = "first"
+    """What the predictor's classifier reads: the `first` position (paper), or the `mean` of what is visible, which
+    learns in hundreds of steps what the first position learns in thousands."""
     share_embeddings: bool = False
     """One table of word pieces (text) or projection of patches (images) for both towers: a smaller file. Where
     `freeze_embeddings` is `all` and both start alike, the exported file holds one anyway."""
@@ -155,12 +165,15 @@ class TrainingConfig:
     early_stopping: int | None = None
     """Stop after so many epochs without a better dev loss."""
     precision: str = "auto"
-    """`auto` is bf16 autocast on a GPU that has it, fp32 elsewhere."""
+    """`auto` is bf16 autocast on a processor or GPU that multiplies bf16 faster (AVX512-BF16, AMX, Ampere), fp32
+    elsewhere."""
     workers: int = 0
     """Processes that load data."""
     report_to: str = "none"
     """Trainer's logging integrations, for example `tensorboard` or `wandb`."""
     log_steps: int = 50
+    checkpoint_minutes: float = 10.0
+    """An epoch that takes longer is checkpointed on its way: at most so much work is lost."""
 
     calibrate: bool = True
     """End with a bias on the margin that brings the deterministic ratio on dev data to the target."""
@@ -190,12 +203,20 @@ class TrainingConfig:
         for name in _COUNTS:
             _check(self, name, lambda value: value >= 1, "at least 1")
         _check(self, "seed", lambda value: 0 <= value < 2**32, f"between 0 and {2**32 - 1}")
-        for name in ("learning_rate", "head_learning_rate", "temperature_start", "temperature_end", "kd_temperature"):
+        for name in (
+            "learning_rate",
+            "head_learning_rate",
+            "temperature_start",
+            "temperature_end",
+            "kd_temperature",
+            "checkpoint_minutes",
+        ):
             _check(self, name, lambda value: value > 0, "above 0")
         for name in (*_WEIGHTS, "weight_decay", "workers", "max_grad_norm", "predictor_epochs"):
             _check(self, name, lambda value: value >= 0, "at least 0")
-        for name in ("alpha", "alpha_end", "adam_beta2", "head_dropout", "warmup_ratio"):
+        for name in ("alpha", "alpha_end", "ratio_descent", "adam_beta2", "head_dropout", "warmup_ratio"):
             _check(self, name, lambda value: 0 <= value <= 1, "between 0 and 1")
+        _check(self, "initial_ratio", lambda value: 0 < value < 1, "above 0 and below 1")
         _check(self, "target_ratio", lambda value: 0 < value <= 1, "above 0 and at most 1")
         for ratio in (self.class_ratios or {}).values():
             if not 0 < ratio <= 1:
@@ -210,6 +231,8 @@ class TrainingConfig:
             raise InputError(f"{self.method} distils from a teacher; give --teacher the folder of a finished re run.")
         if method.teacher == "never" and self.teacher:
             raise InputError(f"{self.method} takes no teacher; use --method rekd or leave --teacher out.")
+        if self.pooling == "mean" and self.method == "plmr":
+            raise InputError("The early exit of plmr reads the first position; set pooling=first.")
         if self.select_words and self.count_all_positions:
             raise InputError("select_words and count_all_positions exclude each other: padding belongs to no word.")
         if self.share_embeddings and self.freeze_embeddings == "generator":
@@ -230,6 +253,10 @@ class TrainingConfig:
         """α of equation 11 after a share of the steps, 0 to 1."""
         end = self.alpha if self.alpha_end is None else self.alpha_end
         return self.alpha + (end - self.alpha) * progress
+
+    def descent_at(self, progress: float) -> float:
+        """How much of the way from all features down to `target_ratio` is still to go after a share of the steps."""
+        return max(0.0, 1.0 - progress / self.ratio_descent) if self.ratio_descent else 0.0
 
     def ratios(self, labels: tuple[str, ...]) -> list[float]:
         """p_target of each label of a resolved run.

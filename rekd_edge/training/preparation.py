@@ -28,6 +28,7 @@ from rekd_edge.methods import method_of
 from rekd_edge.modeling import Depth, RationaleConfig, RationaleModel
 from rekd_edge.modeling.backbones import backbone_config, backbone_image_settings, backbone_tokenizer, load_backbone
 from rekd_edge.modeling.encoders import Encoder, encoder_from_backbone
+from rekd_edge.modeling.rationale import Generator
 from rekd_edge.runtime.image import ImageSettings
 from rekd_edge.runtime.text import limit_tokenizer, load_tokenizer, special_token_ids
 from rekd_edge.training.configuration import TrainingConfig
@@ -160,6 +161,7 @@ def model_config(config: TrainingConfig, data: DataSource, preprocessing: Prepro
         head_hidden=TEXT_HEAD_HIDDEN if text else None,
         head_dropout=config.head_dropout,
         mask_mode=config.mask_mode,
+        pooling=config.pooling,
         share_embeddings=config.share_embeddings and method.selects,
         select_words=config.select_words and method.selects,
         min_selected=config.min_selected,
@@ -200,6 +202,8 @@ def build_model(config: TrainingConfig, facts: RationaleConfig, tokenizer: Token
 
     depth = Depth(config.layers, config.generator_layers)
     model = method_of(config.method).model_class().build(facts, encoder, depth, config.options)
+    if config.initial_ratio is not None and isinstance(model.generator, Generator):
+        model.generator.begin_at(config.initial_ratio)
     if model.starts_word is not None:
         assert tokenizer is not None
         starts = word_starts(tokenizer)

@@ -14,20 +14,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch.utils.data import Dataset
 from transformers import TrainerCallback, set_seed
 from transformers.integrations import get_available_reporting_integrations
 
 from rekd_edge.data import DataSource, load_data
+from rekd_edge.data.features import TextFeatures
 from rekd_edge.documents import read_json, write_json
 from rekd_edge.errors import FailureError, InputError
 from rekd_edge.methods import method_of
 from rekd_edge.modeling import RationaleConfig, RationaleModel
-from rekd_edge.modeling.rationale import MODEL_FILE
 from rekd_edge.training.configuration import TrainingConfig
-from rekd_edge.training.inference import batches
 from rekd_edge.training.objectives import PREDICTOR, Context
 from rekd_edge.training.preparation import (
     Preprocessing,
@@ -36,8 +34,9 @@ from rekd_edge.training.preparation import (
     prepare_preprocessing,
 )
 from rekd_edge.training.processes import join, on_first, world
+from rekd_edge.training.targets import read_targets, stored_targets, targets_key
 from rekd_edge.training.teacher import Teacher, TeacherFacts, Teachers, check_teacher, read_teachers
-from rekd_edge.training.trainer import RationaleTrainer
+from rekd_edge.training.trainer import RationaleTrainer, autocast_of, uses_bf16
 from rekd_edge.versions import versions
 
 __all__ = ["train"]
@@ -45,8 +44,8 @@ __all__ = ["train"]
 CHECKPOINTS = "checkpoints"
 CONTROL = "control"
 RECIPE_FILE = "recipe.json"
-_TARGETS: dict[str, dict[str, list[np.ndarray]]] = {}
-"""What the last teachers said of their training data."""
+TARGETS = "teacher-targets"
+"""Folder beside the runs for what teachers say of training data; whatever in it is missing is computed anew."""
 Callbacks = Callable[[str], list[TrainerCallback]]
 """From a stage's name to the callbacks that show its progress."""
 
@@ -204,7 +203,7 @@ def _given_control(config: TrainingConfig, facts: RationaleConfig, data: DataSou
     folder = Path(config.control)
     folder = folder / CONTROL if (folder / CONTROL).is_dir() else folder
     control, wanted = RationaleConfig.load(folder), replace(facts, method="control")
-    same = ("method", "task", "labels", "predictor", "mask_mode", "target_ratio", "max_length", "image")
+    same = ("method", "task", "labels", "predictor", "mask_mode", "pooling", "target_ratio", "max_length", "image")
     differing = [name for name in same if not _agree(getattr(control, name), getattr(wanted, name))]
     if differing:
         raise InputError(f"{folder} is no control of this run: {', '.join(differing)} differ; set control=train.")
@@ -244,17 +243,26 @@ def _trainer(
     if teachers:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         calibrated = config.teacher_margins == "calibrated"
-        loaded = Teachers([Teacher(teacher, device, model.config.image, calibrated) for teacher in teachers])
+
+        def load() -> Teachers:
+            return Teachers([Teacher(teacher, device, model.config.image, calibrated) for teacher in teachers])
+
         if config.teacher_mask == "own" and not config.data.augment:
-            # one pass of the teacher instead of one an epoch, and of one for several students in a process
-            taught = [(str(each.folder), (each.folder / MODEL_FILE).stat().st_mtime_ns) for each in teachers]
-            key = json.dumps([taught, calibrated, data.fingerprint, model.config.image, config.count_all_positions])
-            if key not in _TARGETS:
-                loader = batches(train_features, collate, 2 * config.batch_size)
-                _TARGETS.clear()
-                _TARGETS[key] = loaded.targets_per_example(loader, device, config.count_all_positions)
-            train_features.targets = _TARGETS[key]
-            loaded = None
+            read = [calibrated, uses_bf16(config), model.config.max_length, model.config.image]
+            key = targets_key(teachers, data.fingerprint, *read, config.count_all_positions)
+            lengths = None
+            if isinstance(train_features, TextFeatures) and not config.count_all_positions:
+                lengths = train_features.lengths
+            store, size = checkpoints.parent.parent / TARGETS / key, 2 * config.batch_size
+            precision = autocast_of(config, device)
+
+            def compute() -> None:
+                stored_targets(store, load, train_features, collate, lengths, size, device, precision)
+
+            on_first(compute)
+            train_features.targets = read_targets(store)
+        else:
+            loaded = load()
     return RationaleTrainer(
         model,
         Context(

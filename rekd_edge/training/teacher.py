@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from rekd_edge.data.features import PER_TOKEN_TARGETS
 from rekd_edge.documents import read_json
 from rekd_edge.errors import InputError
 from rekd_edge.methods import method_of
@@ -197,26 +194,6 @@ class Teachers:
         each = [teacher.targets(batch, student_mask) for teacher in self.teachers]
         axes = {"teacher_selection_logits": 2, "teacher_mask": 2, "teacher_logits": 1}
         return {name: torch.stack([targets[name] for targets in each], dim=axis) for name, axis in axes.items()}
-
-    def targets_per_example(
-        self, batches: Any, device: torch.device, with_padding: bool = False
-    ) -> dict[str, list[np.ndarray]]:
-        """Targets of a whole split, computed once: lists of arrays in its order, without the axis of the batch.
-
-        `with_padding` keeps what is said of padding positions, which `count_all_positions` distils too.
-        """
-        found: dict[str, list[np.ndarray]] = defaultdict(list)
-        for batch in batches:
-            batch = {key: value.to(device) for key, value in batch.items()}
-            targets = self.targets(batch)
-            positions = targets["teacher_mask"].shape[1]
-            lengths = [positions] * len(targets["teacher_mask"])
-            if "attention_mask" in batch and not with_padding:
-                lengths = batch["attention_mask"].sum(dim=1).tolist()
-            for name, values in targets.items():
-                cut = lengths if name in PER_TOKEN_TARGETS else [None] * len(values)
-                found[name] += [row[:length].cpu().numpy() for row, length in zip(values, cut, strict=True)]
-        return dict(found)
 
 
 def _reading(tokenizer: Tokenizer) -> Any:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import defaultdict
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,7 @@ import numpy as np
 import torch
 from accelerate.data_loader import prepare_data_loader
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import (
     EarlyStoppingCallback,
     PrinterCallback,
@@ -23,7 +26,7 @@ from transformers import (
 )
 from transformers.trainer_utils import seed_worker
 
-from rekd_edge.data.features import ImageFeatures
+from rekd_edge.data.features import ImageFeatures, TextFeatures
 from rekd_edge.methods import method_of
 from rekd_edge.modeling import RationaleModel
 from rekd_edge.modeling.selection import gumbel_noise
@@ -33,8 +36,12 @@ from rekd_edge.training.configuration import TrainingConfig
 from rekd_edge.training.inference import batches, dev_metrics, predict
 from rekd_edge.training.objectives import Context, Moment, objective_of
 from rekd_edge.training.processes import Share, mean_over_processes, on_first, rank, world
+from rekd_edge.training.sampling import LengthBuckets
 
-__all__ = ["RationaleTrainer", "training_arguments"]
+__all__ = ["RationaleTrainer", "autocast_of", "training_arguments"]
+
+ASKED_EVERY = 10
+"""Steps."""
 
 
 class RationaleTrainer(Trainer):
@@ -51,8 +58,9 @@ class RationaleTrainer(Trainer):
         callbacks: list[TrainerCallback],
     ) -> None:
         config = context.config
+        callbacks = [*callbacks, TimedCheckpoints(config.checkpoint_minutes)]
         if config.early_stopping is not None:
-            callbacks = [*callbacks, EarlyStoppingCallback(config.early_stopping)]
+            callbacks.append(EarlyStoppingCallback(config.early_stopping))
         super().__init__(
             model=model,
             args=training_arguments(config, checkpoints, len(train_dataset)),  # type: ignore[arg-type]
@@ -140,9 +148,17 @@ class RationaleTrainer(Trainer):
             self._terms.clear()
         super().log(logs, *args, **kwargs)
 
+    def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Sampler[int] | None:
+        """Texts of like length in a batch, unless all are padded to one length; images in random order."""
+        config = self.context.config
+        if isinstance(self.train_dataset, TextFeatures) and not config.count_all_positions:
+            return LengthBuckets(self.train_dataset.lengths, config.batch_size, config.seed)
+        return super()._get_train_sampler(*args, **kwargs)
+
     def evaluate(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> dict[str, float]:
         """Metrics on dev data; recalibrates the margin bias where calibration is on."""
-        metrics = {f"{metric_key_prefix}_{name}": value for name, value in self.dev_metrics().items()}
+        with autocast_of(self.context.config, self.args.device)():  # the run's last word is in full precision
+            metrics = {f"{metric_key_prefix}_{name}": value for name, value in self.dev_metrics().items()}
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -209,12 +225,49 @@ class RationaleTrainer(Trainer):
                 {"params": encoders, "lr": config.learning_rate},
                 {"params": heads, "lr": config.head_learning_rate or config.learning_rate},
             ]
-            fused = self.args.device.type == "cuda"
-            betas = (0.9, config.adam_beta2)
             self.optimizer = torch.optim.AdamW(
-                groups, betas=betas, weight_decay=config.weight_decay or 0.0, fused=fused
+                groups, betas=(0.9, config.adam_beta2), weight_decay=config.weight_decay or 0.0, fused=True
             )
         return self.optimizer
+
+
+class TimedCheckpoints(TrainerCallback):
+    """Asks for a checkpoint where the last one is so many minutes old, besides those of each epoch's end.
+
+    Of several processes the first has the clock; they ask it every `ASKED_EVERY` steps.
+    """
+
+    def __init__(self, minutes: float) -> None:
+        self.seconds = 60 * minutes
+        self._last = time.monotonic()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """What was loaded is safe."""
+        self._last = time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """After the interval, save."""
+        asks = world() == 1 or state.global_step % ASKED_EVERY == 0
+        if asks and on_first(lambda: time.monotonic() - self._last >= self.seconds):
+            control.should_save = True
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Whoever asked for it."""
+        self._last = time.monotonic()
+
+
+def uses_bf16(config: TrainingConfig) -> bool:
+    """Whether a run computes in bf16: where it was asked for, or the device multiplies it faster than fp32."""
+    if config.precision != "auto":
+        return config.precision == "bf16"
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported()
+    return bool(torch.cpu.get_capabilities().get("avx512_bf16") or torch.cpu.get_capabilities().get("amx_bf16"))
+
+
+def autocast_of(config: TrainingConfig, device: torch.device) -> Callable[[], AbstractContextManager[Any]]:
+    """The precision of a run's steps, for what happens outside Trainer's."""
+    return partial(torch.autocast, device.type, torch.bfloat16, enabled=uses_bf16(config))
 
 
 class Arguments(TrainingArguments):
@@ -234,7 +287,6 @@ def training_arguments(config: TrainingConfig, checkpoints: Path, examples: int)
     warmup = round(config.warmup_ratio * steps)
     scheduler = "constant_with_warmup" if config.lr_scheduler == "constant" else config.lr_scheduler
     cuda = torch.cuda.is_available()
-    bf16 = config.precision == "bf16" or (config.precision == "auto" and cuda and torch.cuda.is_bf16_supported())
     arguments = Arguments(
         output_dir=str(checkpoints),
         num_train_epochs=epochs,
@@ -244,7 +296,7 @@ def training_arguments(config: TrainingConfig, checkpoints: Path, examples: int)
         lr_scheduler_type=scheduler,
         warmup_steps=warmup,
         max_grad_norm=config.max_grad_norm,
-        bf16=bf16,
+        bf16=uses_bf16(config),
         use_cpu=not torch.accelerator.is_available(),  # Trainer refuses bf16 on a CPU otherwise
         seed=config.seed,
         eval_strategy="epoch",

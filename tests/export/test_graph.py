@@ -22,7 +22,8 @@ Rule = Callable[[NDArray[np.float32], NDArray[np.bool_]], NDArray[np.bool_]]
 LOWEST = np.finfo(np.float32).min
 CLS, SEP, PAD = 2, 3, 0
 NETS = [("text", "zero", "re", "bilstm"), ("text", "zero", "re", "cnn"), ("image", "zero", "re", "resnet")]
-VARIANTS = [*product(("text", "image"), ("zero", "drop"), ("re", "cls")), *NETS]
+MEAN = [*product(("text", "image"), ("zero-mean", "drop-mean"), ("re",)), ("text", "drop-mean", "cls")]
+VARIANTS = [*product(("text", "image"), ("zero", "drop"), ("re", "cls")), *MEAN, *NETS]
 TARGETS = ("cpu", "web")
 DTYPES = {"tensor(int64)": "int64", "tensor(float)": "float32", "tensor(bool)": "bool"}
 

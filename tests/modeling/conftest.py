@@ -58,7 +58,10 @@ def make_spec(config_folder: Callable[[str], Path]) -> Callable[[str], str]:
 
 @pytest.fixture(scope="session")
 def make_model(make_spec: Callable[[str], str]) -> Callable[..., RationaleModel]:
-    """A rationale model in `eval()`: 2 predictor layers, 1 generator layer, 3 labels, the same weights each time."""
+    """A rationale model in `eval()`: 2 predictor layers, 1 generator layer, 3 labels, the same weights each time.
+
+    `drop-mean` drops what is not selected and classifies from the mean of the rest.
+    """
 
     def make(family: str, mask_mode: str = "zero", method: str = "re", **fields: Any) -> RationaleModel:
         torch.manual_seed(0)
@@ -74,7 +77,8 @@ def make_model(make_spec: Callable[[str], str]) -> Callable[..., RationaleModel]
             generator=None if generator is None else generator.config.to_dict(),
             head_hidden=None if image else 16,
             head_dropout=0.0,
-            mask_mode=mask_mode,
+            mask_mode=mask_mode.removesuffix("-mean"),
+            pooling="mean" if mask_mode.endswith("-mean") else "first",
             target_ratio=0.3,
             max_length=None if image else 24,
             special_token_ids=[] if image else [CLS, SEP],

@@ -24,12 +24,16 @@ Make = Callable[..., RationaleModel]
 Batch = Callable[..., dict[str, Tensor]]
 
 TRANSFORMERS, NETS, IMAGES = ("bert", "roberta", "vit"), ("bilstm", "cnn", "resnet"), ("vit", "resnet")
-VARIANTS = [*product(TRANSFORMERS, ("zero", "drop")), *product(NETS, ("zero",))]
+MODES = ("zero", "drop", "zero-mean", "drop-mean")
+VARIANTS = [*product(TRANSFORMERS, MODES), *product(NETS, ("zero",))]
 every_family = pytest.mark.parametrize("family", [*TRANSFORMERS, *NETS])
 every_transformer = pytest.mark.parametrize("family", TRANSFORMERS)
 text_family = pytest.mark.parametrize("family", ["bert", "roberta", "bilstm", "cnn"])
 every_variant = pytest.mark.parametrize(("family", "mask_mode"), VARIANTS)
 text_variant = pytest.mark.parametrize(("family", "mask_mode"), [v for v in VARIANTS if v[0] not in IMAGES])
+every_drop = pytest.mark.parametrize(
+    ("family", "mask_mode"), [variant for variant in VARIANTS if variant[1].startswith("drop")]
+)
 every_mode = pytest.mark.parametrize("mask_mode", ["zero", "drop"])
 
 
@@ -75,23 +79,23 @@ def test_only_selected_features_influence_the_logits(
     assert (classified(model, *inputs_of(selected), mask) - logits).abs().amax(dim=1).min() > 1e-2
 
 
-@every_transformer
+@every_drop
 @torch.no_grad()
 def test_running_the_rationale_alone_equals_hiding_the_rest_from_attention(
-    family: str, make_model: Make, make_batch: Batch
+    family: str, mask_mode: str, make_model: Make, make_batch: Batch
 ) -> None:
-    model, batch = make_model(family, "drop"), make_batch(family)
+    model, batch = make_model(family, mask_mode), make_batch(family)
     mask = some_mask(model, batch)
     gathered = classified(model, *inputs_of(batch), mask)
     model.train()  # weights attention by the mask at full length; all dropout is 0
     torch.testing.assert_close(classified(model, *inputs_of(batch), mask.float()), gathered, atol=1e-5, rtol=0)
 
 
-@every_transformer
+@every_drop
 def test_dropping_gives_unselected_features_the_gradient_of_attention_weighted_by_the_mask(
-    family: str, make_model: Make, make_batch: Batch
+    family: str, mask_mode: str, make_model: Make, make_batch: Batch
 ) -> None:
-    model, batch = make_model(family, "drop").double().train(), make_batch(family)
+    model, batch = make_model(family, mask_mode).double().train(), make_batch(family)
     inputs, attention_mask = inputs_of(batch)
     inputs = inputs.double() if family == "vit" else inputs
     bias = None if attention_mask is None else (1.0 - attention_mask[:, None, None, :].double()) * -1e30
@@ -451,3 +455,28 @@ def test_words_and_limits_are_saved(family: str, in_words: Callable, make_batch:
     loaded = RationaleModel.from_pretrained(tmp_path)
     assert torch.equal(loaded.starts_word, model.starts_word)
     assert_same(loaded(**batch), model(**batch))
+
+
+@pytest.mark.parametrize("family", ["bert", "vit"])
+@torch.no_grad()
+def test_the_mean_is_that_of_the_visible_features_alone(family: str, make_model: Make, make_batch: Batch) -> None:
+    model, batch = make_model(family, "drop-mean"), make_batch(family)
+    hidden = torch.randn(3, model.predictor.encoder.prefix + 5, model.predictor.encoder.hidden_size)
+    seen = torch.tensor([[1, 0, 1, 1, 0], [0, 0, 0, 0, 1], [1, 1, 1, 1, 1]]).float()
+    features = hidden[:, model.predictor.encoder.prefix :].numpy()
+    for row, pooled in enumerate(model.predictor.pool(hidden, seen).numpy()):
+        mean = features[row][seen[row].numpy() == 1].mean(axis=0)
+        expected = (mean - mean.mean()) / np.sqrt(mean.var() + 1e-2)
+        np.testing.assert_allclose(pooled, expected, atol=1e-5)
+    assert torch.isfinite(model(**batch).logits).all()
+
+
+def test_a_fresh_head_can_begin_at_a_ratio(make_model: Make, make_batch: Batch) -> None:
+    model, batch = make_model("bert"), make_batch("bert", (24,) * 8)
+    model.generator.begin_at(0.1)
+    with torch.no_grad():
+        model.generator.head[-1].weight.mul_(0.01)
+        torch.manual_seed(0)
+        model.train()
+        drawn = torch.stack([model(**batch).mask[:, 1:-1].mean() for _ in range(60)])
+    assert drawn.mean() == pytest.approx(0.1, abs=0.02)

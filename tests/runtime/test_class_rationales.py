@@ -12,12 +12,14 @@ from typing import Any
 
 import numpy as np
 import onnx
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from rich.console import Console
 
+from rekd_edge.bulk.rows import output_fields, predict_batch
 from rekd_edge.cli import main
 from rekd_edge.errors import InputError
 from rekd_edge.runtime import Rationalizer, TextPrediction
@@ -83,6 +85,14 @@ def test_a_batch_has_the_answers_of_its_texts(scored: Path) -> None:
     assert rationalizer(texts) == [rationalizer(text) for text in texts]
     empty = rationalizer("").class_rationales
     assert empty == {label: {"rationale": [], "scores": []} for label in ("negative", "positive")}
+
+
+def test_rows_of_a_table_hold_them(scored: Path) -> None:
+    rationalizer = Rationalizer.load(scored, threads=1)
+    batch = pa.RecordBatch.from_pydict({"text": ["the good film, a bad film", ""]})
+    schema = output_fields(batch.schema, "text", rationalizer.manifest)
+    found = predict_batch(batch, "text", rationalizer, schema, Path()).to_pylist()
+    assert [row["class_rationales"] for row in found] == [rationalizer(row["text"]).class_rationales for row in found]
 
 
 def test_a_label_without_a_score_above_its_threshold_has_its_best_token(scored: Path) -> None:

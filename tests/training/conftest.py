@@ -17,6 +17,7 @@ from rekd_edge.training.preparation import Preprocessing, build_model, model_con
 from rekd_edge.training.run import train
 
 COMMON = {
+    "precision": "fp32",
     "layers": 1,
     "epochs": 2,
     "batch_size": 16,

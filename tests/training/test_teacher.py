@@ -15,11 +15,10 @@ from tokenizers import Tokenizer
 
 from rekd_edge.data import ImageCollator, ImageFeatures, load_data, train_tokenizer
 from rekd_edge.errors import InputError
-from rekd_edge.modeling import RationaleConfig, RationaleModel
+from rekd_edge.modeling import RationaleConfig
 from rekd_edge.runtime.image import ImageSettings
-from rekd_edge.training.inference import batches
 from rekd_edge.training.preparation import preprocessing_of_run
-from rekd_edge.training.teacher import Teacher, TeacherFacts, Teachers, check_teacher, read_teacher
+from rekd_edge.training.teacher import Teacher, TeacherFacts, check_teacher, read_teacher
 
 CPU = torch.device("cpu")
 
@@ -132,40 +131,6 @@ def test_student_with_another_patch_grid_is_refused(runs: Callable[..., Path]) -
         check_teacher(facts, replace(student, image={**student.image, "height": 16, "width": 16}), None)
     # the same grid from larger images and patches will do
     check_teacher(facts, replace(student, image={**student.image, "height": 16, "width": 16, "patch_size": 2}), None)
-
-
-@pytest.mark.parametrize("task", ["text", "image"])
-def test_targets_computed_once_are_those_of_any_batch(task: str, runs: Callable[..., Path], settings: Callable) -> None:
-    facts, _, _ = facts_and_tokenizer(runs(task, "re"))
-    preprocessing = preprocessing_of_run(facts.folder, facts.config)
-    config = settings(task, "re")
-    features = preprocessing.features(load_data(config.spec, config.data).split("train"))
-    teacher = Teachers([Teacher(facts, CPU, facts.config.image)])
-    features.targets = teacher.targets_per_example(batches(features, preprocessing.collator(), 24), CPU)
-    batch = preprocessing.collator()([features[i] for i in (40, 3, 17, 0, 55)])
-    targets = teacher.targets(batch)
-    real = batch.get("attention_mask", torch.ones(targets["teacher_mask"].shape[:2])) == 1
-    for name in ("teacher_selection_logits", "teacher_mask"):
-        torch.testing.assert_close(batch[name][real], targets[name][real], atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(batch["teacher_logits"], targets["teacher_logits"], atol=1e-5, rtol=1e-5)
-    # equation 8 of the paper: the teacher decides from its own deterministic rationale
-    model = RationaleModel.from_pretrained(facts.folder)
-    inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "pixel_values") if name in batch}
-    output = model(**inputs)
-    torch.testing.assert_close(targets["teacher_logits"][:, 0], output.logits.detach(), atol=1e-6, rtol=1e-6)
-    assert torch.equal(targets["teacher_mask"][..., 0], output.mask)
-
-
-def test_targets_of_padding_are_kept_where_it_counts(runs: Callable[..., Path], settings: Callable) -> None:
-    facts, _, _ = facts_and_tokenizer(runs("text", "re"))
-    preprocessing, config = preprocessing_of_run(facts.folder, facts.config), settings("text", "re")
-    features = preprocessing.features(load_data(config.spec, config.data).split("train"))
-    teacher, collate = Teachers([Teacher(facts, CPU, None)]), preprocessing.collator(pad_to_max_length=True)
-    features.targets = teacher.targets_per_example(batches(features, collate, 24), CPU, with_padding=True)
-    batch = collate([features[i] for i in (40, 3, 17)])
-    assert (batch["attention_mask"] == 0).any()
-    wanted = teacher.targets(batch)["teacher_selection_logits"]
-    torch.testing.assert_close(batch["teacher_selection_logits"], wanted, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("mask_mode", ["zero", "drop"])

@@ -11,7 +11,7 @@ import torch
 
 from rekd_edge.training.objectives import Context
 from rekd_edge.training.run import _freeze
-from rekd_edge.training.trainer import RationaleTrainer, training_arguments
+from rekd_edge.training.trainer import RationaleTrainer, training_arguments, uses_bf16
 
 
 @pytest.fixture
@@ -100,4 +100,17 @@ def test_arguments_follow_the_recipe(settings: Callable, tmp_path: Path) -> None
     assert arguments.metric_for_best_model == "loss"
     assert not arguments.greater_is_better
     assert arguments.load_best_model_at_end
-    assert arguments.bf16 == (torch.cuda.is_available() and torch.cuda.is_bf16_supported())
+    assert not arguments.bf16  # the settings say fp32
+
+
+@pytest.mark.parametrize(
+    ("processor", "fast"), [({"avx512_bf16": True}, True), ({"amx_bf16": True}, True), ({}, False)]
+)
+def test_bf16_is_taken_where_the_processor_multiplies_it(
+    processor: dict[str, bool], fast: bool, settings: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: processor)
+    assert uses_bf16(settings("text", "re", precision="auto")) == fast
+    assert uses_bf16(settings("text", "re", precision="bf16"))
+    assert not uses_bf16(settings("text", "re", precision="fp32"))

@@ -19,16 +19,18 @@ __all__ = ["dev_terms", "objective", "re_terms"]
 
 def objective(model: nn.Module, batch: dict[str, Tensor], moment: Moment, context: Context) -> Terms:
     """Equation 6."""
-    return re_terms(model(**inputs_of(batch), temperature=moment.temperature, noise=moment.noise), batch, context)
+    output = model(**inputs_of(batch), temperature=moment.temperature, noise=moment.noise)
+    return re_terms(output, batch, moment, context)
 
 
-def re_terms(output: RationaleOutput, batch: dict[str, Tensor], context: Context) -> Terms:
+def re_terms(output: RationaleOutput, batch: dict[str, Tensor], moment: Moment, context: Context) -> Terms:
     """L_RE of equation 6, with the contiguity loss where it has a weight."""
     config = context.config
     assert config.lambda_select is not None
     task = losses.task_loss(output.logits, batch["labels"])
     features = output.selection.feature.sum(dim=-1).float()
-    selection = selection_term(context, output.mask.sum(dim=-1), features, batch["labels"])
+    selected = output.mask.sum(dim=-1)
+    selection = selection_term(context, selected, features, batch["labels"], config.descent_at(moment.progress))
     terms = {"re": losses.re_loss(task, selection, config.lambda_select), "task": task, "selection": selection}
     if config.lambda_contiguity:
         terms["contiguity"] = losses.contiguity_loss(output.mask, output.selection.feature, context.grid)
@@ -36,13 +38,19 @@ def re_terms(output: RationaleOutput, batch: dict[str, Tensor], context: Context
     return {"loss": terms["re"], **terms, **ratio_terms(output)}
 
 
-def selection_term(context: Context, selected: Tensor, features: Tensor, labels: Tensor) -> Tensor:
-    """Equation 3 as the run's settings read it; `selected` and `features` are counts [batch]."""
+def selection_term(
+    context: Context, selected: Tensor, features: Tensor, labels: Tensor, descent: float = 0.0
+) -> Tensor:
+    """Equation 3 as the run's settings read it; `selected` and `features` are counts [batch], `descent` is how much of
+    the way from all features to the target is still to go.
+    """
     config = context.config
     if config.count_all_positions and context.max_length is not None:
         features = torch.full_like(features, context.max_length)
     reference = losses.REFERENCE_FEATURES[context.task] if config.normalise_selection else None
-    return losses.selection_loss(selected, features, context.ratios(labels), reference, config.selection_loss)
+    target = context.ratios(labels)
+    target = target + (1.0 - target) * descent
+    return losses.selection_loss(selected, features, target, reference, config.selection_loss)
 
 
 def dev_terms(predictions: Predictions, context: Context) -> dict[str, float]:

@@ -1,0 +1,280 @@
+"""Our training step against a plain loop written from the paper, on the same device and the same examples.
+
+    python benchmarks/training.py imdb --data FOLDER --backbone FOLDER
+    python benchmarks/training.py cifar10 --data FOLDER --backbone FOLDER --image-size 224
+
+The plain loop: fp32, texts padded to the longest that the recipe allows, the teacher run in every step, the loss read
+back in every step, images resized one by one, AdamW as torch gives it, the attention that transformers chooses. It
+uses the same modules and the same equations, so that nothing but the loop differs. The two take turns step by step in
+one process, each seeing every example once; the teacher targets that ours computes once are timed apart, and
+`amortised` counts them over the paper's 35 epochs. Peak memory is that of processes of their own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from _results import write_results
+from torch import Tensor, nn
+from transformers import TrainerCallback
+
+from rekd_edge.data import load_data
+from rekd_edge.modeling import RationaleModel
+from rekd_edge.modeling.rationale import padding_bias
+from rekd_edge.progress import say
+from rekd_edge.training import losses
+from rekd_edge.training.configuration import TrainingConfig, load_config
+from rekd_edge.training.preparation import build_model, model_config, prepare_preprocessing
+from rekd_edge.training.run import train
+
+EPOCHS = 35
+"""The paper's; over so many epochs the pass of the teacher is spread."""
+LAYERS = {"imdb": (6, (3, 2, 1)), "cifar10": (12, (6, 4, 3))}
+"""Of the teacher and of its students."""
+PAPER = {"count_all_positions": False, "control": None, "allow_weak_teacher": True, "epochs": 1, "early_stopping": None}
+"""The paper's recipe without what is no part of a step; padding never counts as a feature, here as there."""
+
+
+def main() -> None:
+    """Measure and write `results/training-DATA.json`."""
+    given = arguments()
+    if given.memory:
+        print(json.dumps({"peak_mb": alone(given)}))
+        return
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        given.work = Path(folder)
+        depth, students = LAYERS[given.recipe]
+        rows.append(compared(given, "re", depth, None))
+        teacher = short_teacher(given, depth)
+        for layers in given.layers or students:
+            rows.append(compared(given, "rekd", layers, teacher))
+        shape = {"batch_size": given.batch_sizes, "data.max_length": given.lengths}
+        for name, values in shape.items():
+            for value in values:
+                rows.append(compared(given, "rekd", students[-1], teacher, {name: value}))
+    write_results(f"training-{given.recipe}", rows)
+
+
+def arguments() -> argparse.Namespace:
+    """What to measure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", choices=sorted(LAYERS))
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--backbone", required=True)
+    parser.add_argument("--examples", type=int, default=256, help="seen once by each loop")
+    parser.add_argument("--layers", type=int, nargs="*", help="of the students")
+    parser.add_argument("--batch-sizes", type=int, nargs="*", default=[])
+    parser.add_argument("--lengths", type=int, nargs="*", default=[])
+    parser.add_argument("--image-size", type=int, default=224)
+    parser.add_argument("--no-memory", action="store_true")
+    parser.add_argument("--memory", help=argparse.SUPPRESS)  # a process of its own: JSON of one row's settings
+    return parser.parse_args()
+
+
+def settings(given: argparse.Namespace, method: str, layers: int, teacher: Path | None, **more: Any) -> TrainingConfig:
+    """The paper's recipe with so many layers of the backbone in both towers."""
+    own = {"data.augment": False, "data.image_size": given.image_size} if given.recipe == "cifar10" else {}
+    return load_config(
+        f"{given.recipe}-paper",
+        {
+            **PAPER,
+            "method": method,
+            "data.spec": given.data,
+            "backbone": given.backbone,
+            "layers": layers,
+            "generator_layers": layers,
+            "teacher": None if teacher is None else str(teacher),
+            "data.train_limit": given.examples,
+            "data.eval_limit": 8,
+            **own,
+            **more,
+        },
+    )
+
+
+def short_teacher(given: argparse.Namespace, layers: int) -> Path:
+    """A teacher of the right size; what it knows does not change the time of a step."""
+    folder = given.work / "teacher"
+    train(settings(given, "re", layers, None, **{"data.train_limit": 40, "batch_size": 8}), folder)
+    return folder
+
+
+def compared(
+    given: argparse.Namespace, method: str, layers: int, teacher: Path | None, more: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """One row: seconds a step of both loops over the same examples, in turn."""
+    more = more or {}
+    config = settings(given, method, layers, teacher, **more)
+    plain = PlainLoop(config, teacher)
+    turns = InTurn(plain)
+    name = f"{method}-{layers}-" + "-".join(map(str, more.values()))
+    started = time.perf_counter()
+    train(config, given.work / name, callbacks=lambda stage: [turns])
+    ours, theirs = turns.seconds[1:], plain.seconds[1:]  # the first warms up
+    targets = max(0.0, turns.began - started) if teacher else 0.0  # with loading; it is an upper bound
+    ratio = sum(theirs) / sum(ours)
+    spread = sum(ours) + targets * len(ours) / (len(ours) + 1) / EPOCHS
+    row = {
+        "data": given.recipe,
+        "method": method,
+        "role": "student" if teacher else "teacher",
+        "layers": layers,
+        "batch_size": config.batch_size,
+        "length": config.data.max_length if given.recipe == "imdb" else given.image_size,
+        "steps": len(ours),
+        "ours_step_s": statistics.median(ours),
+        "plain_step_s": statistics.median(theirs),
+        "ours_samples_per_s": config.batch_size * len(ours) / sum(ours),
+        "plain_samples_per_s": config.batch_size * len(theirs) / sum(theirs),
+        "speedup": ratio,
+        "speedup_amortised": sum(theirs) / spread,
+        "before_first_step_s": targets,
+    }
+    if not given.no_memory:
+        for system in ("ours", "plain"):
+            row[f"{system}_peak_mb"] = in_own_process(given, system, method, layers, teacher, more)
+    say(f"{name}: {ratio:.2f} times as fast, {row['speedup_amortised']:.2f} with the teacher's pass")
+    return {key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()}
+
+
+class PlainLoop:
+    """The training loop as one writes it from the paper's equations 1 to 11."""
+
+    def __init__(self, config: TrainingConfig, teacher: Path | None) -> None:
+        torch.manual_seed(config.seed)
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        data = load_data(config.spec, config.data)
+        self.config = config = config.resolved(data.task)
+        preprocessing = prepare_preprocessing(config, data, [])
+        facts = model_config(config, data, preprocessing)
+        self.student = build_model(config, facts, preprocessing.tokenizer).to(self.device).train()
+        self.teacher = None if teacher is None else RationaleModel.from_pretrained(teacher).to(self.device)
+        self.features = preprocessing.features(data.split("train"))
+        if hasattr(self.features, "_cached"):
+            self.features._cached = None  # each image is decoded and resized when its turn comes
+        self.collate = preprocessing.collator(pad_to_max_length=data.task == "text")
+        self.optimizer = torch.optim.AdamW(
+            self.student.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay or 0.0
+        )
+        self.batches = self.shuffled()
+        self.seconds: list[float] = []
+
+    def shuffled(self) -> Iterator[list[int]]:
+        """Indices of the batches of epoch after epoch."""
+        while True:
+            yield from torch.randperm(len(self.features)).split(self.config.batch_size)  # type: ignore[misc]
+
+    def step(self, temperature: float) -> float:
+        """One optimisation step; its loss."""
+        started = time.perf_counter()
+        batch = self.collate([self.features[int(index)] for index in next(self.batches)])
+        batch = {name: values.to(self.device) for name, values in batch.items()}
+        loss = self.loss(batch, temperature)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.student.parameters(), self.config.max_grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        value = float(loss)
+        self.seconds.append(time.perf_counter() - started)
+        return value
+
+    def loss(self, batch: dict[str, Tensor], temperature: float) -> Tensor:
+        """Equation 6, or 11 where there is a teacher."""
+        config, student = self.config, self.student
+        inputs, attention_mask = batch.get("input_ids", batch.get("pixel_values")), batch.get("attention_mask")
+        assert inputs is not None
+        assert student.generator is not None
+        feature, special = student.feature_positions(inputs, attention_mask)
+        bias = padding_bias(attention_mask)
+        z = student.generator(inputs, bias)
+        log_s = torch.log_softmax((z + gumbel(z)) / temperature, dim=-1)
+        s = log_s.exp()[..., 1]
+        hard = (s > 0.5).float() * feature
+        mask = hard + (s - s.detach()) * feature
+        q = student.predictor(inputs, mask + special.float(), bias)
+        count = feature.sum(dim=1)
+        selection = (mask.sum(dim=1) - count * config.target_ratio).square().mean()
+        loss = nn.functional.cross_entropy(q, batch["labels"]) + config.lambda_select * selection
+        if self.teacher is None:
+            return loss
+        with torch.no_grad():
+            z_teacher = self.teacher.generator(inputs, bias)
+            own = (z_teacher[..., 1] > z_teacher[..., 0]).float() * feature
+            q_teacher = self.teacher.predictor(inputs, own + special.float(), bias)
+            log_s_teacher = torch.log_softmax((z_teacher + gumbel(z_teacher)) / temperature, dim=-1)
+        rationale = losses.rationale_distillation_loss(log_s_teacher, log_s, feature)
+        softened = torch.log_softmax(q_teacher / temperature, dim=-1)
+        prediction = losses.prediction_distillation_loss(softened, q, temperature)
+        return losses.rekd_loss(loss, rationale, prediction, temperature, config.alpha, config.lambda_r)
+
+
+def gumbel(like: Tensor) -> Tensor:
+    """G of equation 1."""
+    return -torch.log(-torch.log(torch.rand_like(like).clamp(1e-20, 1 - 1e-7)))
+
+
+class InTurn(TrainerCallback):
+    """After each of our steps, one of the plain loop; ours is timed from the end of the other's."""
+
+    def __init__(self, plain: PlainLoop | None) -> None:
+        self.plain = plain
+        self.seconds: list[float] = []
+        self.began = 0.0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """The clock starts with the first batch's loading."""
+        self.began = self._mark = time.perf_counter()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """A step is over when the device is done with it."""
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.seconds.append(time.perf_counter() - self._mark)
+        if self.plain is not None:
+            progress = state.global_step / state.max_steps
+            self.plain.step(5.0 * (0.1 / 5.0) ** progress)
+        self._mark = time.perf_counter()
+
+
+def in_own_process(
+    given: argparse.Namespace, system: str, method: str, layers: int, teacher: Path | None, more: dict[str, Any]
+) -> float:
+    """Peak memory of one loop alone, in MB: of the GPU where there is one, else of the process."""
+    wanted = {"system": system, "method": method, "layers": layers, "teacher": teacher and str(teacher), "more": more}
+    command = [sys.executable, __file__, given.recipe, "--data", given.data, "--backbone", given.backbone]
+    command += ["--image-size", str(given.image_size), "--examples", "96", "--memory", json.dumps(wanted)]
+    answer = subprocess.run(command, check=True, capture_output=True, text=True)
+    return float(json.loads(answer.stdout.strip().splitlines()[-1])["peak_mb"])
+
+
+def alone(given: argparse.Namespace) -> float:
+    """In the process of its own: a few steps of one loop, then the peak."""
+    wanted = json.loads(given.memory)
+    teacher = None if wanted["teacher"] is None else Path(wanted["teacher"])
+    config = settings(given, wanted["method"], wanted["layers"], teacher, **wanted["more"])
+    if wanted["system"] == "plain":
+        plain = PlainLoop(config, teacher)
+        for _ in range(3):
+            plain.step(1.0)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            train(config, Path(folder) / "run")
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+if __name__ == "__main__":
+    main()

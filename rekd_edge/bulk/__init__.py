@@ -1,0 +1,110 @@
+"""Predict whole Parquet files: one output row for each input row, in order, resumable, by one process or many."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rekd_edge.engines import EngineSettings, Task, run_tasks
+from rekd_edge.errors import FailureError, InputError
+from rekd_edge.progress import say, steps
+
+if TYPE_CHECKING:
+    from rekd_edge.bulk.pieces import Plan
+
+__all__ = ["ROWS_PER_TASK", "predict_files"]
+
+ROWS_PER_TASK = 10_000
+"""Larger files are divided, smaller ones share a task; what a killed run repeats is at most this much a worker."""
+LOCAL = EngineSettings()
+
+
+def predict_files(
+    bundle: Path,
+    source: Path,
+    output: Path,
+    engine: EngineSettings = LOCAL,
+    *,
+    text_column: str | None = None,
+    image_column: str | None = None,
+    threads: int = 1,
+    rows_per_task: int = ROWS_PER_TASK,
+) -> dict[str, Any]:
+    """Predict a Parquet file, or every one in a folder, into files of the same names under `output`.
+
+    An output file has the input's columns (`input_NAME` where a name is taken; of images their path alone, if there is
+    one), the fields of the prediction, and `error`: why a row has none, null otherwise. Finished files are left as
+    they are when the same call is made again.
+
+    Args:
+        bundle: a bundle of texts or images.
+        source: Parquet file or folder.
+        output: a folder, new or of an earlier call.
+        engine: where the work is done; in a cluster the three paths must mean the same on every node.
+        text_column: found by its name if not given.
+        image_column: likewise; bytes of image files, a struct `{bytes, path}`, or paths, relative ones beside the file.
+        threads: of each worker.
+        rows_per_task: how much a worker takes at a time.
+
+    Returns:
+        `rows`, `files` and `errors` (rows without a prediction) of the whole output; of this call `predicted` (rows),
+        `seconds` and `rows_per_s`.
+
+    Raises:
+        InputError: a path, a column, the bundle or the engine is not right, or outputs belong to other work.
+        FailureError: some files could not be predicted; the others are written.
+    """
+    try:
+        import pyarrow.parquet  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            'Parquet files are read with pyarrow; install it with: pip install "rekd-edge[bulk]".'
+        ) from error
+    if threads < 1:
+        raise InputError(f"{threads} threads cannot run anything; give --threads 1 or more.")
+    from rekd_edge.bulk.inputs import find_inputs
+    from rekd_edge.bulk.pieces import Plan, join_pieces, predict_pieces
+
+    begin = time.perf_counter()
+    bundle, source, output = bundle.resolve(), source.resolve(), output.resolve()
+    plan = Plan.of(find_inputs(bundle, source, output, text_column, image_column), output, rows_per_task)
+    groups = {str(group[0]): group for group in plan.groups}
+    home = {piece: name for name, group in groups.items() for piece in group}
+    tasks = [Task(name, predict_pieces, (bundle, group, threads), cpus=threads) for name, group in groups.items()]
+    for file, pieces in plan.divided.items():
+        needs = tuple(dict.fromkeys(home[piece] for piece in pieces if piece in home))
+        tasks.append(Task(f"{file.name} whole", join_pieces, (file, pieces), needs=needs))
+    errors = _run(tasks, engine, plan, begin)
+    if errors:
+        raise FailureError(f"{errors[0]} What else could be predicted is kept; the same command goes on from there.")
+    plan.finish()
+    seconds = time.perf_counter() - begin
+    return {
+        "rows": plan.rows,
+        "files": len(plan.files),
+        "errors": plan.rows_with_errors(),
+        "predicted": plan.rows_to_do,
+        "seconds": round(seconds, 3),
+        "rows_per_s": round(plan.rows_to_do / seconds, 1),
+    }
+
+
+def _run(tasks: list[Task], engine: EngineSettings, plan: Plan, begin: float) -> list[str]:
+    """Run the tasks and show how many rows are done; gives what went wrong."""
+    if not tasks:
+        say(f"Nothing to do: all {plan.rows} rows of {len(plan.files)} files are predicted already.")
+        return []
+    rows = {str(group[0]): sum(piece.rows for piece in group) for group in plan.groups}
+    predicted, errors = 0, []
+    with closing(run_tasks(tasks, engine)) as outcomes, steps("predict") as step:
+        step(plan.rows - plan.rows_to_do, plan.rows)
+        for outcome in outcomes:
+            if outcome.error is not None:
+                errors.append(outcome.error)
+            elif outcome.task.name in rows:
+                predicted += rows[outcome.task.name]
+                speed = predicted / (time.perf_counter() - begin)
+                step(plan.rows - plan.rows_to_do + predicted, plan.rows, f"rows, {speed:.0f} rows/s")
+    return errors

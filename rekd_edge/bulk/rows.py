@@ -1,0 +1,140 @@
+"""A batch of rows to the same rows with their predictions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rekd_edge.errors import InputError, RekdEdgeError
+
+if TYPE_CHECKING:
+    from rekd_edge.runtime.bundle import Manifest
+    from rekd_edge.runtime.rationalizer import Prediction, Rationalizer
+
+__all__ = ["output_fields", "predict_batch"]
+
+ERROR = "error"
+SPANS = pa.list_(pa.struct([("start", pa.int32()), ("end", pa.int32()), ("text", pa.string())]))
+BITS = pa.list_(pa.int8())
+
+
+def output_fields(schema: pa.Schema, column: str, manifest: Manifest) -> pa.Schema:
+    """The columns of a result: those of the input, renamed where a name is taken, the prediction's, and `error`.
+
+    Image bytes are left out; a struct of bytes and path leaves its path.
+
+    Raises:
+        InputError: the new name of a column is taken too.
+    """
+    predicted = _prediction_fields(manifest)
+    kept = [
+        pa.field(f"input_{name}" if name in predicted or name == ERROR else name, kind)
+        for name, kind in _kept(schema, column).items()
+    ]
+    names = [field.name for field in kept]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(f"The input has a column {twice!r}, and another would be renamed to that; rename it.")
+    return pa.schema([*kept, *(pa.field(*field) for field in predicted.items()), pa.field(ERROR, pa.string())])
+
+
+def predict_batch(
+    batch: pa.RecordBatch, column: str, rationalizer: Rationalizer, schema: pa.Schema, folder: Path
+) -> pa.RecordBatch:
+    """Predict a batch; a row that cannot be predicted has nulls, and its error says why.
+
+    Args:
+        batch: rows of the input.
+        column: of the texts or images.
+        rationalizer: the open bundle.
+        schema: what `output_fields` made of the input's.
+        folder: where relative paths of images begin.
+    """
+    kind = "text" if rationalizer.manifest.text else "image"
+    inputs = [_image(value, folder) if kind == "image" else value for value in _values(batch.column(column))]
+    whole = [value for value in inputs if value is not None and not isinstance(value, RekdEdgeError)]
+    answers = iter(_predict(rationalizer, whole))
+    missing = InputError(f"The {kind} is missing (null).")
+    results: list[Any] = [
+        missing if value is None else value if isinstance(value, RekdEdgeError) else next(answers) for value in inputs
+    ]
+    columns = [_kept_values(batch, column, name) for name in _kept(batch.schema, column)]
+    for field in list(schema)[len(columns) : -1]:
+        values = [None if isinstance(row, RekdEdgeError) else getattr(row, field.name) for row in results]
+        columns.append(pa.array(values, field.type))
+    columns.append(pa.array([str(row) if isinstance(row, RekdEdgeError) else None for row in results], pa.string()))
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _prediction_fields(manifest: Manifest) -> dict[str, pa.DataType]:
+    """The types of what `to_dict` of a prediction holds."""
+    fields = {
+        "label": pa.string(),
+        "label_id": pa.int32(),
+        "scores": pa.struct([(label, pa.float64()) for label in manifest.labels]),
+    }
+    if manifest.image:
+        return fields | {"mask": pa.list_(BITS), "patch_size": pa.int32(), "rationale_ratio": pa.float64()}
+    fields |= {"rationale": SPANS, "mask": BITS, "tokens": pa.list_(pa.string())}
+    fields |= {"rationale_ratio": pa.float64(), "truncated": pa.bool_()}
+    if manifest.class_thresholds:
+        rationale = pa.struct([("rationale", SPANS), ("scores", pa.list_(pa.float64()))])
+        fields["class_rationales"] = pa.struct([(label, rationale) for label in manifest.labels])
+    return fields
+
+
+def _kept(schema: pa.Schema, column: str) -> dict[str, pa.DataType]:
+    """Columns of the input that the result has, under the names that they have there."""
+    kept = {field.name: field.type for field in schema}
+    kind = kept[column]
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        del kept[column]
+    elif pa.types.is_struct(kind):
+        if kind.get_field_index("path") < 0:
+            del kept[column]
+        else:
+            kept[column] = kind.field("path").type
+    return kept
+
+
+def _kept_values(batch: pa.RecordBatch, column: str, name: str) -> pa.Array:
+    values = batch.column(name)
+    if name == column and pa.types.is_struct(values.type):
+        return pc.struct_field(values, "path")
+    return values
+
+
+def _values(array: pa.Array) -> list[Any]:
+    """Python values; a text that is not UTF-8 is its error."""
+    try:
+        return array.to_pylist()
+    except UnicodeDecodeError:
+        return [_value(scalar) for scalar in array]
+
+
+def _value(scalar: pa.Scalar) -> Any:
+    try:
+        return scalar.as_py()
+    except UnicodeDecodeError:
+        return InputError("The text is not valid UTF-8.")
+
+
+def _image(value: Any, folder: Path) -> Any:
+    """What the runtime opens: bytes, or a path, beginning at the folder of the Parquet file."""
+    if isinstance(value, dict):
+        value = value["bytes"] if value["bytes"] is not None else value.get("path")
+    return str(folder / value) if isinstance(value, str) else value
+
+
+def _predict(rationalizer: Rationalizer, inputs: list[Any]) -> list[Prediction | RekdEdgeError]:
+    """Predictions, or why there is none: a batch that fails is halved until the row is alone that failed it."""
+    try:
+        return list(rationalizer(inputs))
+    except RekdEdgeError as error:
+        if len(inputs) < 2:
+            return [error for _ in inputs]
+    middle = len(inputs) // 2
+    return _predict(rationalizer, inputs[:middle]) + _predict(rationalizer, inputs[middle:])

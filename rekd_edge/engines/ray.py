@@ -1,0 +1,108 @@
+"""Tasks on Ray: a cluster that runs already, or one of this machine alone, started and ended with the engine.
+
+Ray brings a task to a node that has its processors and devices free. When a process or a node dies, the task is
+submitted again, and goes on from its own files, which lie on a file system that the nodes share.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from rekd_edge.engines.scheduling import Ended
+from rekd_edge.engines.tasks import Task, attempt, pack, processors, thread_limits, worker_environment
+from rekd_edge.errors import InputError
+from rekd_edge.progress import say
+
+__all__ = ["RayEngine"]
+
+STORE = 100 * 2**20  # bytes of shared memory: tasks pass names and figures, their data lies in files
+
+
+class RayEngine:
+    """Ray at `address`; without one, on this machine alone, with room for `workers`.
+
+    Raises:
+        InputError: Ray is not installed, or does not answer at `address`.
+    """
+
+    def __init__(self, workers: int | None, address: str | None) -> None:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # a task without GPUs sees what it saw
+        if address is None:
+            os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # Ray listens on the loopback alone
+        try:
+            import ray
+        except ImportError as error:
+            raise InputError('The ray engine needs Ray; install it with: pip install "rekd-edge[ray]".') from error
+        self._ray = ray
+        self._own = not ray.is_initialized()
+        self._share: int | None = None  # processors a worker, where this machine is all there is
+        self._references: dict[Any, Task] = {}
+        if self._own and address is None:
+            self._share = processors() // (workers or 1)
+            cpus = max(processors(), workers or 1)
+            self._init(address="local", num_cpus=cpus, object_store_memory=STORE, include_dashboard=False)
+        elif self._own:
+            try:
+                self._init(address=address)
+            except Exception as error:  # whatever lies between here and the cluster
+                raise InputError(
+                    f"No Ray cluster answers at {address} ({type(error).__name__}); correct --address (and set "
+                    "RAY_AUTH_MODE=token where the cluster asks for one), or leave it out to start Ray on this machine."
+                ) from error
+        self._attempt = ray.remote(max_retries=0)(attempt)  # what is lost is counted and restarted by the schedule
+
+    def _init(self, **options: Any) -> None:
+        # Ray prints the death of a worker on standard output, which is the caller's; the schedule reports it anyway.
+        self._ray._private.worker.listen_error_messages = lambda worker, threads_stopped: None
+        self._ray.init(logging_level=logging.ERROR, log_to_driver=False, **options)
+
+    def bears(self, running: Sequence[Task], task: Task) -> bool:
+        """Whether the cluster, as it is now, has the processors and devices."""
+        tasks = [self._demand(task) for task in (*running, task)]
+        has = self._ray.cluster_resources()
+        cpus, gpus = (sum(demand) for demand in zip(*tasks, strict=True))
+        return cpus <= has.get("CPU", 0) and gpus <= has.get("GPU", 0)
+
+    def start(self, task: Task) -> None:
+        """Submit a task."""
+        cpus, gpus = self._demand(task)
+        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        if not any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in nodes):
+            say(f"{task.name} waits for a node with {cpus} processors and {gpus:g} GPUs; the cluster has none yet.")
+        environment = thread_limits(cpus) if self._share is None else worker_environment(cpus)
+        call = self._attempt.options(
+            name=task.name, num_cpus=cpus, num_gpus=gpus, runtime_env={"env_vars": environment}
+        )
+        self._references[call.remote(pack(task))] = task
+
+    def ended(self) -> list[Ended]:
+        """Wait for reports, and for errors of Ray itself, which mean that the process is lost."""
+        first, _ = self._ray.wait(list(self._references), num_returns=1)
+        ends = []
+        for reference in first:
+            task = self._references.pop(reference)
+            try:
+                ends.append(Ended(task, self._ray.get(reference)))
+            except self._ray.exceptions.RayError as error:
+                ends.append(Ended(task, loss=" ".join((str(error).strip() or type(error).__name__).split())[:200]))
+        return ends
+
+    def close(self) -> None:
+        """Cancel what still runs, and end Ray where this engine started it."""
+        for reference in self._references:
+            with suppress(Exception):
+                self._ray.cancel(reference, force=True)
+        self._references.clear()
+        if self._own:
+            self._ray.shutdown()
+
+    def _demand(self, task: Task) -> tuple[int, float]:
+        """Processors and GPUs of a task; on this machine alone, no more of them than there are."""
+        if self._share is None:
+            return task.cpus, task.gpus
+        return max(1, min(task.cpus, self._share)), min(task.gpus, self._ray.cluster_resources().get("GPU", 0.0))

@@ -1,0 +1,115 @@
+"""What is run and how it ended, and the one call that runs it, whatever the engine."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from rekd_edge.errors import RekdEdgeError
+
+__all__ = [
+    "EngineSettings",
+    "Outcome",
+    "Report",
+    "Task",
+    "attempt",
+    "pack",
+    "processors",
+    "thread_limits",
+    "worker_environment",
+]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One call in a process other than the caller's, which may be repeated: a task that was cut off starts again."""
+
+    name: str
+    """Unique among the tasks of one `run_tasks`."""
+    call: Callable[..., Any]
+    """A function of a module that a worker can import, which is not the script that runs."""
+    arguments: tuple[Any, ...] = ()
+    needs: tuple[str, ...] = ()
+    """Names of tasks that must have succeeded before."""
+    cpus: int = 1
+    """Processors, and so the threads of its libraries."""
+    gpus: float = 0.0
+    """Devices, or a share of one."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a task ended."""
+
+    task: Task
+    value: Any = None
+    """What the call returned."""
+    error: str | None = None
+    """One sentence where it raised, was lost too often, or needed a task that failed."""
+    details: str | None = None
+    """The traceback of an error that has no sentence of its own."""
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """Which engine, and how much of it."""
+
+    name: str = "local"
+    """`local` or `ray`."""
+    workers: int | None = None
+    """Tasks at a time; None for what the processors bear."""
+    address: str | None = None
+    """Of a Ray cluster to join; None starts Ray on this machine."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a task says at its end: the pickled value, or what it raised."""
+
+    value: bytes | None = None
+    error: str | None = None
+    details: str | None = None
+
+
+def pack(task: Task) -> bytes:
+    """A task as its worker takes it; the worker imports the call's module, so that what fails there is reported.
+
+    Raises:
+        ValueError: the call stands in the script that runs.
+    """
+    if task.call.__module__ == "__main__":
+        raise ValueError(f"{task.call.__name__} stands in the script that runs; workers need it in a module.")
+    return pickle.dumps((task.call, task.arguments))
+
+
+def attempt(packed: bytes) -> Report:
+    """Run a packed task: the sentence of an error of ours, the type, message and traceback of any other."""
+    try:
+        call, arguments = pickle.loads(packed)
+        return Report(pickle.dumps(call(*arguments)))
+    except RekdEdgeError as error:
+        return Report(error=str(error))
+    except (Exception, SystemExit) as error:
+        words = " ".join(str(error).split())[:300]
+        return Report(error=f"{type(error).__name__}: {words}".rstrip(": "), details=traceback.format_exc())
+
+
+def processors() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def worker_environment(threads: int) -> dict[str, str]:
+    """What a new process of this machine needs: as many threads for each of its libraries, and this one's modules."""
+    return thread_limits(threads) | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+
+def thread_limits(threads: int) -> dict[str, str]:
+    """The environment in which the libraries of a new process start at most so many threads each."""
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
+    return dict.fromkeys((*names, "VECLIB_MAXIMUM_THREADS"), str(threads))

@@ -1,0 +1,331 @@
+"""One run of a sweep, wherever it is performed: resolved, fingerprinted, trained, measured, recorded.
+
+A run's folder is `runs/NAME-DIGEST`, with the digest of its fingerprint: other settings are another folder, and what is
+there already is never trained again. Beside the run's own files it holds `progress.json` while it is trained,
+`result.json` once it is measured, or `error.json`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import socket
+import time
+import traceback
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import torch
+from filelock import FileLock
+from transformers import TrainerCallback
+
+from rekd_edge.data import DataSettings, load_data
+from rekd_edge.documents import read_json, write_json
+from rekd_edge.errors import FailureError, InputError, RekdEdgeError
+from rekd_edge.evaluate import evaluate
+from rekd_edge.methods import method_of
+from rekd_edge.modeling import RationaleConfig
+from rekd_edge.modeling.backbones import backbone_config
+from rekd_edge.sweep.plan import Choice, Run
+from rekd_edge.training.configuration import TrainingConfig
+from rekd_edge.training.run import CHECKPOINTS, CONTROL, RECIPE_FILE, train
+
+__all__ = [
+    "ERROR",
+    "PROGRESS",
+    "RESULT",
+    "RUNS",
+    "Resolved",
+    "Resolver",
+    "perform",
+    "place_name",
+    "read_result",
+    "write_whole",
+]
+
+RUNS = "runs"
+LOCKS = ".locks"
+PROGRESS, RESULT, ERROR = "progress.json", "result.json", "error.json"
+RATIO_TOLERANCE = 0.01
+"""How far from its target a rationale ratio may lie for a value to be picked (appendix C.1 of the paper)."""
+_REPORT_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A run with nothing left open."""
+
+    config: TrainingConfig
+    fingerprint: str
+    folder: Path
+    picked: dict[str, Any]
+    """What tuning rows decided."""
+
+
+class Resolver:
+    """Settings, fingerprint and folder of every run of a plan.
+
+    Args:
+        plan: runs by name, with all that they need.
+        folder: the sweep's, absolute.
+    """
+
+    def __init__(self, plan: dict[str, Run], folder: Path) -> None:
+        self.plan = plan
+        self.folder = folder
+        self._known: dict[str, Resolved] = {}
+
+    def __call__(self, name: str) -> Resolved | None:
+        """Resolve a run; None while a tuning run that decides on its settings is unfinished.
+
+        Raises:
+            InputError: its settings, data or backbone cannot be used.
+        """
+        if name in self._known:
+            return self._known[name]
+        run = self.plan[name]
+        picked: dict[str, Any] = {}
+        for choice in run.choices:
+            found = self.pick(choice)
+            if found is None:
+                return None
+            picked |= found
+        teacher = None if run.teacher is None else self(run.teacher)
+        own = run.control in (None, "train")
+        control = None if own else self(run.control or "")
+        if (run.teacher and teacher is None) or (not own and control is None):
+            return None
+        config = run.config(
+            None if teacher is None else str(teacher.folder),
+            run.control if control is None else str(control.folder),
+            picked,
+        )
+        config = _with_absolute_places(config)
+        facts = config.to_dict()
+        for place in ("teacher", "control", "backbone"):
+            facts.pop(place)
+        facts["data"].pop("spec")  # its content counts, and not where it lies
+        facts |= {
+            "content": data_fingerprint(config.spec, config.data),
+            "encoder": backbone_fingerprint(config.backbone),
+            "taught by": teacher and teacher.fingerprint,
+            "beside": control.fingerprint if control is not None else run.control,
+        }
+        fingerprint = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+        resolved = Resolved(config, fingerprint, self.folder / RUNS / f"{name}-{fingerprint[:8]}", picked)
+        self._known[name] = resolved
+        return resolved
+
+    def pick(self, choice: Choice) -> dict[str, Any] | None:
+        """The values with the lowest mean dev loss, of those whose ratio is on target if any is; None until known."""
+        found = []
+        for values, names in choice.candidates:
+            results = [self.result(name) for name in names]
+            rows = [row for row in results if row is not None]
+            if len(rows) < len(results):
+                return None
+            off = abs(mean(row["dev_rationale_ratio"] - row["target_ratio"] for row in rows))
+            found.append((off > RATIO_TOLERANCE, mean(row["dev_loss"] for row in rows), values))
+        return dict(min(found, key=lambda entry: entry[:2])[2])
+
+    def result(self, name: str) -> dict[str, Any] | None:
+        """The row of a finished run."""
+        resolved = self(name)
+        return None if resolved is None else read_result(resolved.folder)
+
+
+def read_result(folder: Path) -> dict[str, Any] | None:
+    """The row of a run folder, None where it is unfinished."""
+    return read_json(folder / RESULT) if (folder / RESULT).is_file() else None
+
+
+@lru_cache(maxsize=64)
+def data_fingerprint(spec: str, settings: DataSettings) -> str:
+    """Identity of what is trained and measured on.
+
+    Raises:
+        InputError: the data cannot be used, or has no test split.
+    """
+    data = load_data(spec, settings)
+    data.split("test")
+    return data.fingerprint
+
+
+@lru_cache(maxsize=64)
+def backbone_fingerprint(name: str) -> str:
+    """Identity of a backbone: a hub's name, or the name and size of a local folder's files.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    backbone_config(name)
+    family, parted, place = name.rpartition(":")
+    folder = Path(place if Path(place).is_dir() else name)
+    if not folder.is_dir():
+        return name
+    files = sorted((path.name, path.stat().st_size) for path in folder.iterdir() if path.is_file())
+    return json.dumps([family + parted, files])
+
+
+def _with_absolute_places(config: TrainingConfig) -> TrainingConfig:
+    """Local folders by their absolute paths: a worker need not stand where the sweep was started."""
+    if not config.spec or not config.backbone:
+        raise InputError("A sweep needs data and a backbone; add --set data.spec=SPEC and --set backbone=NAME.")
+    family, parted, place = config.backbone.rpartition(":")
+    if Path(place).is_dir():
+        config = replace(config, backbone=f"{family}{parted}{Path(place).resolve()}")
+    return replace(config, spec=str(Path(config.spec).resolve())) if Path(config.spec).is_dir() else config
+
+
+def perform(name: str, plan: dict[str, Run], folder: str) -> dict[str, Any]:
+    """Train and measure one run unless that is done; a run that was cut off goes on from its last checkpoint.
+
+    Args:
+        name: of the run.
+        plan: it and all that it needs, finished.
+        folder: the sweep's, absolute, and the same for all workers.
+
+    Returns:
+        Its row.
+
+    Raises:
+        InputError, FailureError: as `train` and `evaluate`; `error.json` says the same, with the traceback.
+    """
+    torch.set_num_threads(1)  # figures must not depend on how many processors a worker has
+    resolved = Resolver(plan, Path(folder))(name)
+    if resolved is None:
+        raise FailureError(f"{name} was started before what it needs; report this.")
+    run = resolved.folder
+    locks = Path(folder) / LOCKS
+    locks.mkdir(parents=True, exist_ok=True)
+    with FileLock(locks / f"{run.name}.lock"):  # a worker of a sweep that was cut off may not have ended yet
+        if (row := read_result(run)) is not None:
+            return row
+        _make_resumable(run, resolved.config)
+        try:
+            train(resolved.config, run, run.is_dir(), lambda stage: [_Report(run, stage)])
+            shutil.rmtree(run / CHECKPOINTS, ignore_errors=True)  # where it was cut off between its end and theirs
+            _report(run, "test", {})
+            row = measured(plan[name], resolved)
+        except Exception as error:
+            if isinstance(error, RekdEdgeError):
+                sentence = str(error)
+            else:
+                sentence = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            run.mkdir(parents=True, exist_ok=True)
+            write_whole(run / ERROR, {"error": sentence, "traceback": traceback.format_exc()})
+            if isinstance(error, RekdEdgeError):
+                raise
+            raise FailureError(sentence) from error
+        finally:
+            (run / PROGRESS).unlink(missing_ok=True)
+        write_whole(run / RESULT, row)
+        return row
+
+
+def _make_resumable(run: Path, config: TrainingConfig) -> None:
+    """Leave of an earlier attempt what `train` can go on with."""
+    for name in (ERROR, PROGRESS):
+        (run / name).unlink(missing_ok=True)
+    for part in (run / CONTROL, run):
+        for staged in part.glob(".finish.*"):
+            shutil.rmtree(staged)
+        started = part / CHECKPOINTS / RECIPE_FILE
+        if not part.is_dir() or (part / "metrics.json").is_file():
+            continue
+        try:
+            recipe = read_json(started)
+        except InputError:  # cut off before anything was trained
+            shutil.rmtree(part)
+            continue
+        if part == run:  # the fingerprint is the same: places alone can differ
+            asked = json.loads(json.dumps(config.to_dict()))
+            if recipe != asked:
+                write_whole(started, asked)
+
+
+def measured(run: Run, resolved: Resolved) -> dict[str, Any]:
+    """What a trained run is, and what it reaches on the test split."""
+    config, folder = resolved.config, resolved.folder
+    facts, dev = RationaleConfig.load(folder), read_json(folder / "metrics.json")
+    control = folder / CONTROL if config.control == "train" else Path(config.control or "")
+    beside = None
+    if facts.selects and config.control is not None:
+        row = read_result(control)
+        beside = (row or evaluate(control, config.spec, config.data))["accuracy"]
+    return {
+        "data": place_name(config.spec),
+        "method": run.method,
+        "variant": run.row,
+        "role": run.role,
+        "backbone": place_name(config.backbone),
+        "layers": facts.predictor["num_hidden_layers"],
+        "generator_layers": facts.generator and facts.generator["num_hidden_layers"],
+        "mask_mode": facts.mask_mode if method_of(run.method).selects else None,
+        "target_ratio": facts.target_ratio,
+        "seed": run.seed,
+        "settings": {**dict(run.values), **resolved.picked},
+        **evaluate(folder, config.spec, config.data),
+        "random_mask_accuracy": beside,
+        "dev_accuracy": dev["accuracy"],
+        "dev_loss": dev["loss"],
+        "dev_rationale_ratio": dev["rationale_ratio"],
+        "run": folder.name,
+    }
+
+
+def place_name(name: str) -> str:
+    """A hub name or built-in as it is, a local folder by its last part."""
+    family, parted, place = name.rpartition(":")
+    return f"{family}{parted}{Path(place).name}" if Path(place).is_dir() else name
+
+
+class _Report(TrainerCallback):
+    """Keeps `progress.json` of a run: `pid`, `host`, `stage`, `step` of `steps`, `epoch` of `epochs`."""
+
+    def __init__(self, run: Path, stage: str) -> None:
+        self.run = run
+        self.stage = stage
+        self._last = 0.0
+
+    def _say(self, args: Any, state: Any) -> None:
+        self._last = time.monotonic()
+        step = {"step": state.global_step, "steps": state.max_steps}
+        _report(
+            self.run, self.stage, {**step, "epoch": int(state.epoch or 0) + 1, "epochs": round(args.num_train_epochs)}
+        )
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Report that the stage begins."""
+        self._say(args, state)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Report a step, twice a second at most."""
+        if time.monotonic() - self._last > _REPORT_SECONDS:
+            self._say(args, state)
+
+
+def _report(run: Path, stage: str, more: dict[str, Any]) -> None:
+    write_whole(run / PROGRESS, {"pid": os.getpid(), "host": socket.gethostname(), "stage": stage, **more})
+
+
+def write_whole(path: Path, content: dict[str, Any] | str) -> None:
+    """Write a file beside its place and move it in: a reader finds the old one or the new one."""
+    staged = path.with_name(f".{path.name}.{os.getpid()}")
+    if isinstance(content, str):
+        staged.write_text(content, encoding="utf-8")
+    else:
+        write_json(staged, content)
+    os.replace(staged, path)
+
+
+def unknown_folders(folder: Path, known: Iterable[Path]) -> list[Path]:
+    """Run folders of a sweep that its grid does not name."""
+    named = set(known)
+    return sorted(path for path in (folder / RUNS).glob("*") if path.is_dir() and path not in named)

@@ -1,0 +1,217 @@
+"""From a grid to its runs: every one with its settings and the runs that it needs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from rekd_edge.errors import InputError
+from rekd_edge.methods import METHODS
+from rekd_edge.sweep.grid import SELECTION_SETTINGS, Grid, Row, Values
+from rekd_edge.training.configuration import TrainingConfig, load_config
+
+__all__ = ["CONTROL", "Choice", "Run", "closure", "expand"]
+
+CONTROL = "control"
+_NOT_OF_A_CONTROL = frozenset(
+    (
+        *("generator_layers", "lambda_select", "normalise_selection", "selection_loss", "lambda_contiguity"),
+        *("select_words", "min_selected", "max_selected", "share_embeddings", "calibrate"),
+        *("temperature_start", "temperature_end", "temperature_refresh", "gumbel_noise"),
+        *("alpha", "alpha_end", "distil", "kd_temperature", "lambda_r"),
+        *("teacher_labels", "teacher_mask", "teacher_margins", "allow_weak_teacher"),
+        *("predictor_epochs", "early_stopping", "warm_start", "control"),
+    )
+)
+"""Settings that leave a control as it is: runs that differ in these alone share one."""
+_PLAIN = {
+    "control_epochs": None,
+    "warm_start": False,
+    "predictor_epochs": 0,
+    "share_embeddings": False,
+    "early_stopping": None,
+}
+"""Settings of the recipe that a control does without."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Settings that are picked when the runs of a tuning row are finished."""
+
+    row: str
+    candidates: tuple[tuple[Values, tuple[str, ...]], ...]
+    """The values that were tried, each with the names of its runs."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training of the sweep."""
+
+    name: str
+    row: str
+    """Of the grid; a control has that of the first run that needs it."""
+    role: str
+    method: str
+    seed: int
+    settings: dict[str, Any]
+    """What `load_config` takes over the recipe, but for teacher, control and what is picked."""
+    recipe: str | None = None
+    values: Values = ()
+    """What `vary` or `tune` gave it."""
+    teacher: str | None = None
+    """Name of a run."""
+    control: str | None = None
+    """Name of a run; `train` for a control of its own, None for none."""
+    choices: tuple[Choice, ...] = ()
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Names of the runs that must be finished before."""
+        named = [self.teacher, self.control if self.control != "train" else None]
+        picked = [name for choice in self.choices for _, runs in choice.candidates for name in runs]
+        return tuple(dict.fromkeys([name for name in named if name is not None] + picked))
+
+    def config(self, teacher: str | None, control: str | None, picked: dict[str, Any]) -> TrainingConfig:
+        """Its settings.
+
+        Args:
+            teacher: the folder of the run that teaches.
+            control: the folder of its control, `train`, or None.
+            picked: what tuning rows decided.
+
+        Raises:
+            InputError: they are no settings, or do not go together.
+        """
+        places = {"teacher": teacher, "control": control, **(_PLAIN if self.method == CONTROL else {})}
+        return load_config(self.recipe, {**self.settings, **picked, **places, "method": self.method, "seed": self.seed})
+
+
+def expand(grid: Grid) -> dict[str, Run]:
+    """Every run of a grid by its name, what others need before them, else seed by seed in the grid's order.
+
+    Students of one seed whose controls would be alike share one, which is a run of its own.
+
+    Raises:
+        InputError: the settings of a run cannot be used.
+    """
+    return _Expansion(grid).runs()
+
+
+def closure(name: str, plan: dict[str, Run]) -> dict[str, Run]:
+    """A run with all that it needs, directly or not."""
+    found: dict[str, Run] = {}
+
+    def visit(name: str) -> None:
+        if name not in found:
+            found[name] = plan[name]
+            for needed in plan[name].needs:
+                visit(needed)
+
+    visit(name)
+    return found
+
+
+class _Expansion:
+    def __init__(self, grid: Grid) -> None:
+        self.grid = grid
+        self.plan: dict[str, Run] = {}
+        self.controls: dict[str, str] = {}
+        self.configs: dict[str, TrainingConfig] = {}
+
+    def runs(self) -> dict[str, Run]:
+        seeds = dict.fromkeys(seed for row in self.grid.rows.values() for seed in row.seeds)
+        for seed in seeds:
+            for row in self.grid.rows.values():
+                if seed in row.seeds:
+                    for method in row.methods:
+                        for values in row.lines(method):
+                            self.add(row, method, values, seed)
+        return self.plan
+
+    def add(self, row: Row, method: str, values: Values, seed: int) -> str:
+        """Plan a run after what it needs; its name."""
+        name = run_name(row.name, method, values, seed)
+        if name in self.plan:
+            return name
+        settings = {**row.methods[method], **dict(values)}
+        choices = self.choices(row, method)
+        config = self.config(method, settings)
+        control = config.control if METHODS[method].selects else None
+        if control not in (None, "train"):
+            raise InputError(f"Row {row.name!r} names the control {control}; set control to train or null in a sweep.")
+        picked = {key for choice in choices for candidate, _ in choice.candidates for key, _ in candidate}
+        # a control of another shape, or of settings that are not known yet, is trained within its run
+        alike = METHODS[method].model == METHODS[CONTROL].model and not config.class_ratios
+        if control == "train" and alike and picked <= _NOT_OF_A_CONTROL:
+            control = self.add_control(row, method, values, settings, config, seed)
+        teacher = self.teacher(row, values) if METHODS[method].teacher != "never" and row.teacher else None
+        run = Run(name, row.name, row.role, method, seed, settings, self.grid.recipe, values, teacher, control, choices)
+        self.plan[name] = run
+        return name
+
+    def config(self, method: str, settings: dict[str, Any]) -> TrainingConfig:
+        """The settings of a line, checked once for all its seeds."""
+        key = json.dumps([method, settings], default=str)
+        if key not in self.configs:
+            teacher = {"teacher": "teacher"} if METHODS[method].teacher == "must" else {}
+            self.configs[key] = load_config(self.grid.recipe, {**settings, "method": method, **teacher})
+        return self.configs[key]
+
+    def add_control(
+        self, row: Row, method: str, values: Values, settings: dict[str, Any], config: TrainingConfig, seed: int
+    ) -> str:
+        """Plan the control of a run unless one like it is planned; its name."""
+        kept = {key: value for key, value in settings.items() if key not in _NOT_OF_A_CONTROL}
+        kept = {key: value for key, value in kept.items() if key.partition(".")[0] not in METHODS}
+        kept.pop("control_epochs", None)
+        kept["epochs"] = config.control_epochs or config.epochs or METHODS[method].epochs
+        key = json.dumps([seed, kept], sort_keys=True, default=str)
+        if key not in self.controls:
+            shaping = tuple((key, value) for key, value in values if key not in _NOT_OF_A_CONTROL)
+            name = run_name(row.name, CONTROL, shaping, seed)
+            number = 2
+            while name in self.plan:
+                name, number = run_name(row.name, f"{CONTROL}{number}", shaping, seed), number + 1
+            self.plan[name] = Run(name, row.name, row.role, CONTROL, seed, kept, self.grid.recipe)
+            self.controls[key] = name
+        return self.controls[key]
+
+    def teacher(self, row: Row, values: Values) -> str:
+        """The run that teaches: of the teacher's seed, and of the same values where the teacher varies too."""
+        assert row.teacher is not None
+        source = self.grid.rows[row.teacher]
+        method = source.teaching_method
+        given = dict(values)
+        lines = [line for line in source.lines(method) if all(given.get(key) == value for key, value in line)]
+        if len(lines) != 1:
+            raise InputError(f"Row {row.name!r} must vary what its teacher {source.name!r} varies, by the same values.")
+        seed = row.teacher_seed if row.teacher_seed in source.seeds else source.seeds[0]
+        assert seed is not None
+        return self.add(source, method, lines[0], seed)
+
+    def choices(self, row: Row, method: str) -> tuple[Choice, ...]:
+        """What the rows of `tuned` decide of this method."""
+        found = []
+        for name in row.tuned:
+            source = self.grid.rows[name]
+            if not METHODS[method].selects and source.tune.keys() <= SELECTION_SETTINGS:
+                continue
+            (tuning,) = source.methods
+            candidates = [
+                (values, tuple(self.add(source, tuning, values, seed) for seed in source.seeds))
+                for values in source.lines(tuning)
+            ]
+            found.append(Choice(name, tuple(candidates)))
+        return tuple(found)
+
+
+def run_name(row: str, method: str, values: Values, seed: int) -> str:
+    """A name that is a folder's too: row, method, values and seed."""
+    words = [f"{key}-{_plain(value)}" for key, value in values]
+    return "-".join([row, method, *words, str(seed)])
+
+
+def _plain(value: Any) -> str:
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return "".join(c if c.isalnum() or c in "._+" else "_" for c in text)

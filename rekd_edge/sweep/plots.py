@@ -1,0 +1,164 @@
+"""A sweep's table as pictures."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rekd_edge.methods import METHODS
+from rekd_edge.sweep.grid import Grid, Row
+
+__all__ = ["draw"]
+
+_COLOURS = {"cls": "C7", "re": "C0", "rekd": "C1"}
+Line = dict[str, Any]
+
+
+def draw(grid: Grid, lines: list[Line], folder: Path) -> list[Path]:
+    """Write the pictures that the grid's rows ask for, each whole or not at all.
+
+    `accuracy.png` has a point for each line that varies nothing, `KEY.png` the curves of rows that vary KEY (over the
+    actual rationale ratio where that is `target_ratio`), `tune-KEY.png` dev loss and accuracy of rows that tune it.
+
+    Args:
+        grid: the grid.
+        lines: its table, from `summarised`; lines without a finished run are left out.
+        folder: where to.
+
+    Raises:
+        ModuleNotFoundError: matplotlib is not installed.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    written = []
+    for name, panels, paint in _pictures(grid, [line for line in lines if line["n"]]):
+        figure, axes = pyplot.subplots(1, panels, figsize=(6 * panels, 4), layout="constrained", squeeze=False)
+        paint(*axes[0])
+        for panel in axes[0]:
+            panel.grid(alpha=0.3)
+        staged = folder / f".{name}.png"
+        figure.savefig(staged, dpi=100, format="png", metadata={"Software": None})
+        pyplot.close(figure)
+        os.replace(staged, folder / f"{name}.png")
+        written.append(folder / f"{name}.png")
+    return written
+
+
+def _pictures(grid: Grid, lines: list[Line]) -> Iterator[tuple[str, int, Any]]:
+    plain = [line for line in lines if not grid.rows[line["row"]].vary and not grid.rows[line["row"]].tune]
+    if plain:
+        yield "accuracy", 1, lambda panel: _dots(panel, plain, grid.title)
+    for key in dict.fromkeys(key for row in grid.rows.values() for key in row.vary):
+        rows = [row for row in grid.rows.values() if key in row.vary]
+        if any(line["row"] == row.name for line in lines for row in rows):
+            yield key, 1, lambda panel, key=key, rows=rows: _curves(panel, key, rows, lines, grid.title)
+    for key in dict.fromkeys(key for row in grid.rows.values() for key in row.tune):
+        rows = [row for row in grid.rows.values() if key in row.tune]
+        if any(line["row"] == row.name for line in lines for row in rows):
+            yield f"tune-{key}", 2, lambda left, right, key=key, rows=rows: _tuned(left, right, key, rows, lines)
+
+
+def _dots(panel: Any, lines: list[Line], title: str) -> None:
+    """Accuracy by row, one colour a method; published figures hollow beside."""
+    rows = list(dict.fromkeys(line["row"] for line in lines))
+    methods = [method for method in METHODS if any(line["method"] == method for line in lines)]
+    for place, method in enumerate(methods):
+        found = [line for line in lines if line["method"] == method]
+        shift = 0.18 * (place - (len(methods) - 1) / 2)
+        colour = _COLOURS.get(method, f"C{place + 2}")
+        at = [rows.index(line["row"]) + shift for line in found]
+        _bars(panel, at, found, "accuracy", fmt="o", color=colour, label=method.upper())
+        with_figure = [(x, line["published"]) for x, line in zip(at, found, strict=True) if _has(line, "accuracy")]
+        if with_figure:
+            panel.errorbar(
+                [x + 0.06 for x, _ in with_figure],
+                [figure["accuracy"] for _, figure in with_figure],
+                [figure.get("std", 0.0) for _, figure in with_figure],
+                fmt="D",
+                color=colour,
+                mfc="none",
+                capsize=2,
+                alpha=0.6,
+                label=f"{method.upper()}, published",
+            )
+    panel.set_title(title, fontsize="small", wrap=True)
+    panel.set(ylabel="test accuracy", xlim=(-0.6, len(rows) - 0.4))
+    panel.set_xticks(range(len(rows)), rows)
+    panel.legend(fontsize="small")
+
+
+def _curves(panel: Any, key: str, rows: list[Row], lines: list[Line], title: str) -> None:
+    """Accuracy over what is varied, one curve a row and method."""
+    over_ratio = key == "target_ratio"
+    for place, row in enumerate(rows):
+        for method in row.methods:
+            found = [line for line in lines if (line["row"], line["method"]) == (row.name, method)]
+            varied = [line for line in found if key in line["values"]]
+            if not varied:  # of the whole input: the end of every curve
+                if over_ratio and found:
+                    panel.axhline(found[0]["accuracy"]["mean"], color=f"C{place}", ls=":", lw=1)
+                continue
+            at = [line["rationale_ratio"]["mean"] if over_ratio else line["values"][key] for line in varied]
+            mark = {"re": "o", "rekd": "s"}.get(method, "^")
+            style = {"fmt": f"{mark}-", "color": f"C{place}", "label": f"{row.name} {method.upper()}"}
+            _bars(panel, at, varied, "accuracy", **style)
+            published = [line["published"] for line in varied if _has(line, "accuracy")]
+            if published and over_ratio:
+                ratios = [
+                    line["published"].get("ratio", line["values"][key]) for line in varied if _has(line, "accuracy")
+                ]
+                panel.plot(
+                    ratios,
+                    [figure["accuracy"] for figure in published],
+                    f"{mark}--",
+                    color=f"C{place}",
+                    mfc="none",
+                    alpha=0.5,
+                    label=f"{row.name} {method.upper()}, published",
+                )
+    panel.set_title(title, fontsize="small", wrap=True)
+    panel.set(xlabel="actual rationale ratio" if over_ratio else key, ylabel="test accuracy")
+    panel.legend(fontsize="small")
+
+
+def _tuned(left: Any, right: Any, key: str, rows: list[Row], lines: list[Line]) -> None:
+    """Dev loss and accuracy over the values that were tried, evenly spaced; a ring marks the pick."""
+    ticks = list(dict.fromkeys(value for row in rows for value in row.tune[key]))
+    for place, row in enumerate(rows):
+        found = [line for line in lines if line["row"] == row.name]
+        at = [ticks.index(line["values"][key]) for line in found]
+        style = {"fmt": "o-", "color": f"C{place}"}
+        _bars(left, at, found, "dev_loss", label=row.name, **style)
+        _bars(right, at, found, "accuracy", label=row.name, **style)
+        for x, line in zip(at, found, strict=True):
+            if line.get("picked"):
+                left.plot(x, line["dev_loss"]["mean"], "o", ms=14, mfc="none", color=f"C{place}")
+        published = [(x, line["published"]) for x, line in zip(at, found, strict=True) if _has(line, "dev_loss")]
+        if published:
+            left.plot(
+                [x for x, _ in published],
+                [figure["dev_loss"] for _, figure in published],
+                "o--",
+                color=f"C{place}",
+                mfc="none",
+                alpha=0.5,
+                label=f"{row.name}, published",
+            )
+    for panel, what in ((left, "dev loss"), (right, "test accuracy")):
+        panel.set(xlabel=key, ylabel=what)
+        panel.set_xticks(range(len(ticks)), [f"{tick:g}" if isinstance(tick, float) else str(tick) for tick in ticks])
+        panel.legend(fontsize="small")
+
+
+def _has(line: Line, name: str) -> bool:
+    return name in line.get("published", {})
+
+
+def _bars(panel: Any, at: Sequence[float], lines: list[Line], name: str, **style: Any) -> None:
+    means = [line[name]["mean"] for line in lines]
+    panel.errorbar(at, means, [line[name]["std"] or 0.0 for line in lines], capsize=3, **style)

@@ -1,0 +1,286 @@
+"""`rekd-edge sweep`: a grid's runs through an engine, and after each the table of those that are finished."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import time
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+
+from rekd_edge.documents import read_json
+from rekd_edge.engines import EngineSettings, Task, run_tasks
+from rekd_edge.errors import InputError
+from rekd_edge.methods import METHODS
+from rekd_edge.progress import say
+from rekd_edge.sweep.display import Board
+from rekd_edge.sweep.grid import Grid
+from rekd_edge.sweep.perform import (
+    ERROR,
+    LOCKS,
+    RUNS,
+    Resolver,
+    perform,
+    place_name,
+    read_result,
+    unknown_folders,
+    write_whole,
+)
+from rekd_edge.sweep.plan import CONTROL, Run, closure, expand
+from rekd_edge.sweep.plots import draw
+from rekd_edge.sweep.table import as_markdown, summarised
+from rekd_edge.training.configuration import TrainingConfig
+from rekd_edge.versions import processor, versions
+
+__all__ = ["command_of", "describe", "run_sweep"]
+
+TABLE, MARKDOWN = "table.json", "table.md"
+PACKAGES = ("torch", "transformers", "numpy", "tokenizers")
+_DRAW_SECONDS = 20.0
+"""Pictures are drawn no more often than this while the sweep goes on."""
+
+
+def run_sweep(
+    grid: Grid,
+    folder: Path,
+    engine: EngineSettings,
+    retry: bool = False,
+    gpus: float | None = None,
+    command: str = "rekd-edge sweep",
+) -> dict[str, Any]:
+    """Train and measure what is missing of a grid, and write `table.json`, `table.md` and pictures after every run.
+
+    Runs that are finished, by the fingerprint of their settings, data and teacher, are left as they are, and those that
+    failed are not tried again without `retry`. A run that fails does not stop the others, but those that need it.
+
+    Args:
+        grid: what to train.
+        folder: the sweep's, new or of an earlier call.
+        engine: where.
+        retry: try failed runs again.
+        gpus: share of a GPU for each run; by default what this machine has over the workers, at most one.
+        command: what the table says it was made by.
+
+    Returns:
+        What `table.json` holds.
+
+    Raises:
+        InputError: the grid's settings, data or backbones cannot be used, or the folder is taken.
+    """
+    plan = expand(grid)
+    folder = folder.resolve()
+    _check_folder(folder)
+    resolver = Resolver(plan, folder)
+    for name in plan:
+        resolver(name)  # data and backbones are checked before anything is written
+    (folder / RUNS).mkdir(parents=True, exist_ok=True)
+    with _alone(folder):
+        sweep = _Sweep(grid, plan, folder, resolver, command)
+        sweep.perform(engine, retry, gpus)
+        sweep.write(pictures=True)
+    left = unknown_folders(folder, sweep.folders.values())
+    if left:
+        names = ", ".join(path.name for path in left[:3]) + (", …" if len(left) > 3 else "")
+        say(f"{len(left)} run{'s' * (len(left) > 1)} of another grid or settings stay in {folder / RUNS}: {names}")
+    return sweep.document()
+
+
+def _check_folder(folder: Path) -> None:
+    if folder.is_file():
+        raise InputError(f"{folder} is a file; give --output a new folder.")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / RUNS).is_dir():
+        raise InputError(f"{folder} is not empty and holds no sweep; give --output a new folder.")
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    (folder / LOCKS).mkdir(exist_ok=True)
+    try:
+        with FileLock(folder / LOCKS / "sweep.lock", timeout=0):
+            yield
+    except Timeout:
+        raise InputError(
+            f"Another sweep is writing to {folder}; wait for it, or give --output another folder."
+        ) from None
+
+
+@dataclass
+class _Sweep:
+    grid: Grid
+    plan: dict[str, Run]
+    folder: Path
+    resolver: Resolver
+    command: str
+
+    def __post_init__(self) -> None:
+        self.folders: dict[str, Path] = {}
+        self.results: dict[str, dict[str, Any]] = {}
+        self.errors: dict[str, str] = {}
+        self._drawn = time.monotonic()
+        self._can_draw = True
+
+    def perform(self, engine: EngineSettings, retry: bool, gpus: float | None) -> None:
+        """Run what is neither finished nor failed."""
+        missing = [name for name in self.plan if not self._settled(name, retry)]
+        found, failed = len(self.results), len(self.errors)
+        if found or failed:
+            say(f"{found} of {len(self.plan)} runs are finished already" + (f", {failed} failed" if failed else ""))
+        if not missing:
+            return
+        self.write()
+        share = _gpu_share(engine) if gpus is None else gpus
+        tasks = [self._task(name, set(missing), share) for name in missing]
+        board = Board({name: self._cost(name) for name in missing}, found, failed)
+        outcomes = run_tasks(tasks, engine, lambda task: board.started(task.name, self._folder(task.name)))
+        with board.shown(), _closing(outcomes):
+            for outcome in outcomes:
+                name = outcome.task.name
+                folder = self._folder(name)
+                if outcome.error is None:
+                    self.results[name] = outcome.value
+                    note = f"accuracy {outcome.value['accuracy']:.3f}  ratio {outcome.value['rationale_ratio']:.1%}"
+                else:
+                    self.errors[name], note = outcome.error, ""
+                    if folder is not None and folder.is_dir() and not (folder / ERROR).is_file():  # lost too often
+                        write_whole(folder / ERROR, {"error": outcome.error})
+                board.ended(name, outcome.error, note)
+                self.write()
+
+    def _settled(self, name: str, retry: bool) -> bool:
+        """Whether a run is finished, has failed before, or needs one that has; notes which."""
+        failed = next((need for need in self.plan[name].needs if need in self.errors), None)
+        if failed is not None:
+            self.errors[name] = f"It needs {failed}, which failed."
+            return True
+        folder = self._folder(name)
+        if folder is None:
+            return False
+        if (row := read_result(folder)) is not None:
+            self.results[name] = row
+        elif (folder / ERROR).is_file() and not retry:
+            self.errors[name] = str(read_json(folder / ERROR)["error"])
+        else:
+            return False
+        return True
+
+    def _folder(self, name: str) -> Path | None:
+        resolved = self.resolver(name)
+        if resolved is not None:
+            self.folders[name] = resolved.folder
+        return None if resolved is None else resolved.folder
+
+    def _task(self, name: str, missing: set[str], gpus: float) -> Task:
+        run = self.plan[name]
+        needs = tuple(need for need in run.needs if need in missing)
+        arguments = (name, closure(name, self.plan), str(self.folder))
+        return Task(name, perform, arguments, needs, 1 + self._config(name).workers, gpus)
+
+    def _config(self, name: str) -> TrainingConfig:
+        resolved = self.resolver(name)
+        run = self.plan[name]
+        return run.config(run.teacher, run.control, {}) if resolved is None else resolved.config
+
+    def _cost(self, name: str) -> float:
+        """Epochs, twice where a generator is trained beside the predictor."""
+        config, method = self._config(name), METHODS[self.plan[name].method]
+        return float((config.epochs or method.epochs) * (2 if method.selects else 1))
+
+    def write(self, pictures: bool = False) -> None:
+        """Write the table of what is finished."""
+        document = self.document()
+        write_whole(self.folder / TABLE, document)
+        lines = document["table"]
+        write_whole(self.folder / MARKDOWN, as_markdown(self.grid.title, self.grid.source, lines, document["failed"]))
+        if self._can_draw and (pictures or time.monotonic() - self._drawn > _DRAW_SECONDS):
+            try:
+                draw(self.grid, lines, self.folder)
+            except ModuleNotFoundError:
+                self._can_draw = False
+                say('There are no pictures without matplotlib; install it with pip install "rekd-edge[sweep]".')
+            self._drawn = time.monotonic()
+
+    def document(self) -> dict[str, Any]:
+        """What `table.json` holds: the same whatever engine, order and workers."""
+        controls = [run.name for run in self.plan.values() if run.method == CONTROL]
+        order = [run.name for run in self._in_order() if run.name not in controls]
+        return {
+            "benchmark": f"sweep-{self.grid.name}",
+            "command": self.command,
+            "environment": {**processor(), "threads": 1, **versions(*PACKAGES)},
+            "title": self.grid.title,
+            "table": summarised(self.grid, self.plan, self.results),
+            "failed": [
+                {"run": name, "error": self.errors[name].replace(f"{self.folder}{os.sep}", "")}
+                for name in sorted(self.errors)
+            ],
+            "rows": [self.results[name] for name in order + sorted(controls) if name in self.results],
+        }
+
+    def _in_order(self) -> list[Run]:
+        """Runs in the order of the table, then by seed."""
+        places: dict[Any, int] = {}
+        for row in self.grid.rows.values():
+            for method in row.methods:
+                for values in row.lines(method):
+                    places[row.name, method, values] = len(places)
+        return sorted(
+            self.plan.values(), key=lambda run: (places.get((run.row, run.method, run.values), len(places)), run.seed)
+        )
+
+
+def _gpu_share(engine: EngineSettings) -> float:
+    """Of a GPU for each run: this machine's over the workers, one at most; none where there is none."""
+    here = torch.cuda.device_count()
+    return min(1.0, here / engine.workers) if engine.workers else float(min(1, here))
+
+
+@contextmanager
+def _closing(outcomes: Iterator[Any]) -> Iterator[None]:
+    """End what an engine still runs, however the sweep ends."""
+    try:
+        yield
+    finally:
+        if isinstance(outcomes, Generator):
+            outcomes.close()
+
+
+def describe(grid: Grid) -> list[str]:
+    """One line for each run: its name, the settings that not all runs have, and what it needs."""
+    plan = expand(grid)
+    every = [run.settings for run in plan.values()]
+    lines = []
+    for run in plan.values():
+        own = {
+            key: value for key, value in run.settings.items() if any(other.get(key, _NONE) != value for other in every)
+        }
+        words = [
+            f"{key}={json.dumps(value) if isinstance(value, bool | None) else value}" for key, value in own.items()
+        ]
+        words += [
+            f"{', '.join(key for key, _ in choice.candidates[0][0])} as {choice.row} picks" for choice in run.choices
+        ]
+        named = [need for need in (run.teacher, run.control) if need not in (None, "train")]
+        picked = sum(len(runs) for choice in run.choices for _, runs in choice.candidates)
+        named += [f"{picked} tuning runs"] if picked else []
+        needs = f"  (needs {', '.join(str(need) for need in named)})" if named else ""
+        lines.append(f"{run.name}  {' '.join(words)}{needs}")
+    return lines
+
+
+_NONE = object()
+
+
+def command_of(grid: str, settings: dict[str, str], seeds: int | None) -> str:
+    """The command that makes a table, local folders by their last part alone; engine and output do not matter to it."""
+    words = ["rekd-edge", "sweep", Path(grid).name]
+    words += [] if seeds is None else ["--seeds", str(seeds)]
+    for key, value in settings.items():
+        words += ["--set", f"{key}={place_name(value)}"]
+    return " ".join(shlex.quote(word) for word in words)

@@ -1,0 +1,196 @@
+"""A grid's runs, counted by hand: which there are, what they need, and which settings they have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from rekd_edge.errors import InputError
+from rekd_edge.sweep.grid import load_grid, shipped_grids
+from rekd_edge.sweep.plan import Run, closure, expand
+from rekd_edge.sweep.run import describe
+
+TWO_SIZES = """\
+recipe: planted
+seeds: 3
+methods: {cls: {epochs: 4}, re: {}, rekd: {lambda_r: 1.0}}
+rows:
+  teacher: {methods: [re], layers: 2, seeds: 1}
+  one: {layers: 1, teacher: teacher}
+  two: {layers: 2, teacher: teacher}
+"""
+
+
+def plan_of(write_grid: Callable[..., str], text: str, **settings: str) -> dict[str, Run]:
+    return expand(load_grid(write_grid(text), settings))
+
+
+def test_runs_counted_by_hand(write_grid: Callable[..., str]) -> None:
+    plan = plan_of(write_grid, TWO_SIZES)
+    # the teacher and its control; of two sizes and three seeds CLS, RE, REKD and a control, but the control of two
+    # layers and the first seed, which is the teacher's too
+    assert len(plan) == 2 + 2 * 3 * 4 - 1
+    assert plan["teacher-re-2026"].control == plan["two-rekd-2026"].control == "teacher-control-2026"
+    assert plan["one-re-2027"].needs == ("one-control-2027",)
+    assert plan["one-rekd-2027"].needs == ("teacher-re-2026", "one-control-2027")
+    assert plan["one-cls-2027"].needs == ()
+    assert plan["one-control-2027"].needs == ()
+    assert plan["teacher-re-2026"].role == "teacher"
+    assert plan["one-rekd-2026"].role == "student"
+
+
+def test_what_is_needed_comes_first(write_grid: Callable[..., str]) -> None:
+    text = TWO_SIZES.replace("rows:\n", "rows:\n  first: {layers: 1, teacher: teacher, teacher_seed: 2028}\n")
+    plan = plan_of(write_grid, text.replace("layers: 2, seeds: 1", "layers: 2"))
+    seen: set[str] = set()
+    for name, run in plan.items():
+        assert set(run.needs) <= seen, name
+        seen.add(name)
+    assert plan["first-rekd-2026"].teacher == "teacher-re-2028"
+    assert plan["one-rekd-2027"].teacher == "teacher-re-2026"
+
+
+def test_settings_of_runs(write_grid: Callable[..., str]) -> None:
+    plan = plan_of(write_grid, TWO_SIZES)
+    student = plan["two-rekd-2027"].config("T", "C", {"alpha": 0.7})
+    assert (student.method, student.layers, student.seed, student.teacher) == ("rekd", 2, 2027, "T")
+    assert (student.control, student.lambda_r, student.alpha, student.epochs) == ("C", 1.0, 0.7, 2)
+    control = plan["one-control-2027"].config(None, None, {})
+    assert (control.method, control.layers, control.seed, control.epochs) == ("control", 1, 2027, 2)
+    assert (control.warm_start, control.predictor_epochs, control.control) == (False, 0, None)
+    assert plan["one-cls-2026"].config(None, None, {}).epochs == 4
+
+
+@pytest.mark.parametrize(
+    ("settings", "controls"),
+    [
+        ("{}", 1),
+        ("{re: {lambda_select: 0.1, generator_layers: 1}}", 1),
+        ("{re: {target_ratio: 0.2}}", 2),
+        ("{re: {learning_rate: 0.01}}", 2),
+        ("{re: {control: null, warm_start: false}}", 1),
+        ("{re: {class_ratios: 'neg:0.1,pos:0.2'}}", 1),  # trained within its run
+    ],
+)
+def test_controls_are_shared_where_they_are_alike(write_grid: Callable[..., str], settings: str, controls: int) -> None:
+    methods = "{re: {}, rekd: {}}" if settings == "{}" else settings[:-1] + ", rekd: {}}"
+    teacher = "{layers: 1, methods: [re], settings: {epochs: 9}}"
+    text = f"recipe: planted\nmethods: {methods}\nrows: {{t: {teacher}, s: {{layers: 1, teacher: t}}}}"
+    plan = plan_of(write_grid, text)
+    own = [run.name for run in plan.values() if run.method == "control" and run.row == "s"]
+    assert len(own) == controls
+    if "class_ratios" in settings:
+        assert plan["s-re-2026"].control == "train"
+    if "null" in settings:
+        assert plan["s-re-2026"].control is None
+
+
+def test_varied_ratios(write_grid: Callable[..., str]) -> None:
+    text = "recipe: digits\nseeds: 2\nmethods: [cls, re]\nrows: {a: {layers: 1, vary: {target_ratio: [0.05, 0.5]}}}"
+    plan = plan_of(write_grid, text)
+    assert sorted(plan) == sorted(
+        name
+        for seed in (2026, 2027)
+        for name in (
+            f"a-cls-{seed}",
+            *(f"a-{method}-target_ratio-{ratio}-{seed}" for method in ("re", "control") for ratio in (0.05, 0.5)),
+        )
+    )
+    assert plan["a-control-target_ratio-0.5-2027"].config(None, None, {}).target_ratio == 0.5
+
+
+def test_tuned_rows_wait_for_the_tuning_runs(write_grid: Callable[..., str]) -> None:
+    text = """\
+recipe: planted
+seeds: 2
+rows:
+  lambda: {methods: [re], layers: 1, tune: {lambda_select: [0.1, 1.0]}}
+  teacher: {methods: [re], layers: 2, seeds: 1}
+  alpha: {methods: [rekd], layers: 1, teacher: teacher, tuned: lambda, tune: {alpha: [0.0, 0.3, 0.5]}}
+  final: {methods: [cls, rekd], layers: 1, teacher: teacher, tuned: [lambda, alpha]}
+"""
+    plan = plan_of(write_grid, text)
+    # 2 x 2 + 1 + 3 x 2 + 2 x 2, and controls: of one layer at two seeds, of two layers at one
+    assert len(plan) == 4 + 1 + 6 + 4 + 3
+    tuning = {name for name in plan if name.startswith("lambda-re")}
+    assert set(plan["alpha-rekd-alpha-0.3-2027"].needs) == {"teacher-re-2026", "lambda-control-2027", *tuning}
+    assert len(plan["final-rekd-2026"].needs) == 2 + 4 + 6
+    assert plan["final-cls-2026"].needs == ()
+    assert set(closure("final-rekd-2026", plan)) >= tuning
+
+
+def test_students_and_teachers_vary_together(write_grid: Callable[..., str]) -> None:
+    text = """\
+recipe: planted
+rows:
+  t: {methods: [re], layers: 2, vary: {target_ratio: [0.1, 0.2]}}
+  s: {methods: [rekd], layers: 1, teacher: t, vary: {target_ratio: [0.1, 0.2]}}
+"""
+    plan = plan_of(write_grid, text)
+    assert plan["s-rekd-target_ratio-0.2-2026"].teacher == "t-re-target_ratio-0.2-2026"
+    with pytest.raises(InputError, match="vary what its teacher"):
+        plan_of(write_grid, text.replace("teacher: t, vary: {target_ratio: [0.1, 0.2]}", "teacher: t"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "word"),
+    [
+        ("{layer: 1}", "'layer'"),
+        ("{alpha: 7}", "alpha"),
+        ("{control: runs/x}", "train or null"),
+        ("{data: 1}", "'data'"),
+    ],
+)
+def test_bad_settings_are_refused(write_grid: Callable[..., str], settings: str, word: str) -> None:
+    with pytest.raises(InputError, match=word):
+        plan_of(write_grid, f"recipe: planted\nrows: {{a: {{methods: [re], settings: {settings}}}}}")
+
+
+def test_a_teacher_must_select(write_grid: Callable[..., str]) -> None:
+    with pytest.raises(InputError, match="no re run"):
+        plan_of(write_grid, "recipe: planted\nrows: {a: {methods: [rekd], teacher: b}, b: {methods: [cls]}}")
+
+
+@pytest.mark.parametrize("name", shipped_grids())
+def test_shipped_grids_expand(name: str) -> None:
+    """Every run's settings are a `TrainingConfig`, with the data and backbone that a sweep needs."""
+    plan = expand(load_grid(name))
+    for run in plan.values():
+        config = run.config(run.teacher, run.control, {})
+        assert config.spec
+        assert config.backbone
+        assert set(run.needs) <= plan.keys()
+    assert len(describe(load_grid(name))) == len(plan)
+
+
+@pytest.mark.parametrize(
+    ("name", "runs"),
+    [
+        # ten seeds: base CLS and RE, two students CLS, RE and REKD, three controls
+        ("paper-table1", 10 * (2 + 3 + 3 + 3)),
+        # BERT-small's RE has a ratio, and so a control, of its own
+        ("paper-table3", 10 * (2 + 3 + 3 + 4)),
+        ("paper-figure2", 10 * 3 * (8 + 1)),
+        # three sizes x six λ; two sizes x two data sets x four α; two teachers with their controls
+        ("paper-appendix-c-vit", 10 * (3 * 6 + 2 * 2 * 4) + 2 * 2),
+        ("paper-appendix-c-bert", 10 * 3 * 6),
+        ("digits", 2 + 3 * 4),
+    ],
+)
+def test_runs_of_the_papers_tables(name: str, runs: int) -> None:
+    assert len(expand(load_grid(name))) == runs
+
+
+def test_teacher_seeds_of_the_paper() -> None:
+    assert expand(load_grid("paper-table1"))["tiny-rekd-2026"].teacher == "base-re-2029"
+    assert expand(load_grid("paper-table2"))["small-rekd-2035"].teacher == "base-re-2031"
+    assert expand(load_grid("paper-table1", seeds=2))["tiny-rekd-2026"].teacher == "base-re-2026"
+    assert expand(load_grid("paper-appendix-c-vit"))["tiny-alpha-100-rekd-alpha-0.5-2026"].teacher == "base-100-re-2031"
+
+
+def test_places_are_replaced(write_grid: Callable[..., str]) -> None:
+    plan = expand(load_grid("paper-table1", {"data.spec": "here", "tiny.backbone": "there"}))
+    config = plan["tiny-re-2026"].config(None, "C", {})
+    assert (config.spec, config.backbone) == ("here", "there")
+    assert plan["small-re-2026"].config(None, "C", {}).backbone == "WinKawaks/vit-small-patch16-224"

@@ -1,0 +1,337 @@
+"""Whole sweeps of seconds: what is trained, what is left alone, what is tried again, and what stands in the table."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+from sweep_calls import sweep_here
+
+from rekd_edge import cli
+from rekd_edge.engines import EngineSettings
+from rekd_edge.errors import InputError
+from rekd_edge.evaluate import evaluate
+from rekd_edge.sweep import perform
+from rekd_edge.sweep.grid import load_grid
+from rekd_edge.sweep.plan import expand
+from rekd_edge.sweep.run import run_sweep
+from rekd_edge.training.configuration import load_config
+from rekd_edge.training.run import train
+
+NAMES = {
+    "teacher-control-2026",
+    "teacher-re-2026",
+    "student-cls-2026",
+    "student-control-2026",
+    "student-re-2026",
+    "student-rekd-2026",
+}
+KEYS = {"data", "method", "variant", "role", "backbone", "layers", "generator_layers", "mask_mode", "target_ratio"}
+KEYS |= {"seed", "accuracy", "rationale_ratio", "random_mask_accuracy"}
+
+
+@pytest.fixture
+def copied(undisturbed: tuple[Path, dict[str, Any]], tmp_path: Path) -> Path:
+    """The undisturbed sweep's folder, to be changed."""
+    return Path(shutil.copytree(undisturbed[0], tmp_path / "sweep"))
+
+
+def run_of(folder: Path, name: str) -> Path:
+    """The folder of a run."""
+    (found,) = (folder / "runs").glob(f"{name}-????????")
+    return found
+
+
+def compared(document: dict[str, Any]) -> tuple[Any, Any, Any]:
+    return document["table"], document["rows"], document["failed"]
+
+
+def test_table_of_a_sweep(undisturbed: tuple[Path, dict[str, Any]]) -> None:
+    folder, document = undisturbed
+    assert json.loads((folder / "table.json").read_text()) == document
+    assert (folder / "table.md").read_text().startswith("# planted reviews in tiny\n")
+    assert (folder / "accuracy.png").is_file() or find_spec("matplotlib") is None
+    assert {"benchmark", "command", "environment", "rows", "table"} <= document.keys()
+    assert document["failed"] == []
+    assert {name.rsplit("-", 1)[0] for name in (row["run"] for row in document["rows"])} == NAMES
+    assert all(row.keys() >= KEYS for row in document["rows"])
+    assert [(line["row"], line["method"], line["n"]) for line in document["table"]] == [
+        ("teacher", "re", 1),
+        ("student", "cls", 1),
+        ("student", "re", 1),
+        ("student", "rekd", 1),
+    ]
+    by_name = {row["run"].rsplit("-", 1)[0]: row for row in document["rows"]}
+    control = by_name["student-control-2026"]["accuracy"]
+    assert by_name["student-rekd-2026"]["random_mask_accuracy"] == control
+    assert by_name["student-cls-2026"]["random_mask_accuracy"] is None
+    left = [path.name for path in folder.rglob("*") if path.name in ("progress.json", "error.json", "checkpoints")]
+    assert left == []
+
+
+def test_a_run_is_what_train_and_evaluate_make(undisturbed: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    """The RE student once more, without a sweep: with the sweep's control, and measured by hand."""
+    folder, document = undisturbed
+    settings = {"data.train_limit": 96, "data.eval_limit": 48, "data.max_length": 32, "predictor_epochs": 1}
+    settings |= {"learning_rate": 3e-3, "layers": 1, "generator_layers": 1, "allow_weak_teacher": True}
+    config = load_config("planted", {**settings, "control": str(run_of(folder, "student-control-2026"))})
+    train(config, tmp_path / "run")
+    report = evaluate(tmp_path / "run", "builtin:planted", config.data)
+    row = next(row for row in document["rows"] if row["run"].startswith("student-re-"))
+    assert {key: row[key] for key in report} == report
+
+
+def test_finished_runs_are_left_alone(tiny: str, undisturbed: tuple[Path, dict[str, Any]], copied: Path) -> None:
+    trained: list[str] = []
+    assert compared(sweep_here(tiny, copied, trained=trained)) == compared(undisturbed[1])
+    assert trained == []
+
+
+def test_only_what_changed_is_trained(tiny: str, copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trained: list[str] = []
+    document = sweep_here(tiny, copied, {"student.alpha": "0.9"}, trained=trained)
+    # of a student's runs α changes all three fingerprints but that of the control
+    assert trained == ["student-cls-2026", "student-re-2026", "student-rekd-2026"]
+    assert "3 runs of another grid or settings stay" in capsys.readouterr().err
+    assert len(document["rows"]) == len(NAMES)
+    trained.clear()
+    sweep_here(tiny, copied, trained=trained)
+    assert trained == []
+
+
+def test_failed_runs_are_listed_kept_and_retried(
+    tiny: str, undisturbed: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "sweep"
+
+    def broken(config: Any, output: Path, *rest: Any) -> Any:
+        if config.method == "re" and config.layers == 2:
+            raise RuntimeError(f"no luck in {output}")
+        return train(config, output, *rest)
+
+    monkeypatch.setattr(perform, "train", broken)
+    document = sweep_here(tiny, folder)
+    errors = {each["run"]: each["error"] for each in document["failed"]}
+    assert errors.keys() == {"teacher-re-2026", "student-rekd-2026"}
+    assert errors["teacher-re-2026"].startswith("RuntimeError: no luck in runs/teacher-re-2026-")
+    assert errors["student-rekd-2026"] == "It needs teacher-re-2026, which failed."
+    assert "Traceback" in json.loads((run_of(folder, "teacher-re-2026") / "error.json").read_text())["traceback"]
+    assert "student-rekd-2026" in (folder / "table.md").read_text()
+
+    monkeypatch.setattr(perform, "train", train)
+    trained: list[str] = []
+    assert compared(sweep_here(tiny, folder, trained=trained)) == compared(document)
+    assert trained == []
+    assert compared(sweep_here(tiny, folder, retry=True, trained=trained)) == compared(undisturbed[1])
+    assert trained == ["teacher-re-2026", "student-rekd-2026"]
+
+
+def test_tuning_picks_the_lowest_dev_loss(tmp_path: Path, write_grid: Callable[..., str]) -> None:
+    text = """\
+recipe: planted
+seeds: 2
+settings: {data.train_limit: 64, data.eval_limit: 32, data.max_length: 24, epochs: 1, control: null, warm_start: false}
+rows:
+  search: {methods: [re], layers: 1, generator_layers: 1, tune: {learning_rate: [1.0e-6, 1.0e-2]}}
+  final: {methods: [re], layers: 1, generator_layers: 1, tuned: search}
+"""
+    document = sweep_here(write_grid(text), tmp_path / "sweep")
+    search = [row for row in document["rows"] if row["variant"] == "search"]
+    loss = {
+        rate: sum(row["dev_loss"] for row in search if row["settings"]["learning_rate"] == rate)
+        for rate in (1e-6, 1e-2)
+    }
+    best = min(loss, key=loss.__getitem__)
+    final = [row for row in document["rows"] if row["variant"] == "final"]
+    assert [row["settings"] for row in final] == [{"learning_rate": best}] * 2
+    assert [line["values"] for line in document["table"] if line.get("picked")] == [{"learning_rate": best}]
+    picked = [row for row in search if row["settings"]["learning_rate"] == best]
+    assert [row["accuracy"] for row in final] == [row["accuracy"] for row in picked]
+    assert (tmp_path / "sweep" / "tune-learning_rate.png").is_file() or find_spec("matplotlib") is None
+
+
+def test_pictures_are_left_out_without_matplotlib(
+    tiny: str, copied: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (copied / "accuracy.png").unlink(missing_ok=True)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert sweep_here(tiny, copied)["failed"] == []
+    assert 'pip install "rekd-edge[sweep]"' in capsys.readouterr().err
+    assert not (copied / "accuracy.png").exists()
+
+
+def test_a_moved_sweep_is_still_finished(tiny: str, copied: Path, tmp_path: Path) -> None:
+    trained: list[str] = []
+    shutil.rmtree(run_of(copied, "student-rekd-2026"))
+    document = sweep_here(tiny, copied.rename(tmp_path / "elsewhere"), trained=trained)
+    assert trained == ["student-rekd-2026"]
+    assert document["failed"] == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "word"),
+    [
+        ({"data.spec": "no-such-folder"}, "no data 'no-such-folder'"),
+        ({"backbone": "no-such-backbone"}, "no-such-backbone"),
+        ({"student.epochs": "zero"}, "epochs"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_written(
+    tiny: str, tmp_path: Path, settings: dict[str, str], word: str
+) -> None:
+    with pytest.raises(InputError, match=word):
+        sweep_here(tiny, tmp_path / "sweep", settings)
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_folders_that_are_taken(tiny: str, copied: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").touch()
+    for name, word in (("file", "is a file"), ("full", "holds no sweep")):
+        with pytest.raises(InputError, match=word):
+            sweep_here(tiny, tmp_path / name)
+    with FileLock(copied / ".locks" / "sweep.lock"), pytest.raises(InputError, match="Another sweep"):
+        sweep_here(tiny, copied)
+
+
+# Sweeps that are disturbed
+
+
+def cut_off_at_random(grid: str, folder: Path, seed: int, kills: int) -> int:
+    """Run a sweep in processes that are killed at random points, then in one that is not; how many were."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["rekd_edge.sweep.run"])
+    moments, killed = random.Random(seed), 0
+    while True:
+        process = context.Process(target=sweep_here, args=(grid, folder))
+        process.start()
+        if killed < kills:
+            process.join(moments.uniform(0.5, 4.0))
+        else:
+            process.join()
+        if process.exitcode is not None:
+            assert process.exitcode == 0
+            return killed
+        os.kill(process.pid or 0, signal.SIGKILL)
+        process.join()
+        killed += 1
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_sweep_that_was_cut_off_ends_with_the_same_table(
+    tiny: str, undisturbed: tuple[Path, dict[str, Any]], tmp_path: Path, seed: int
+) -> None:
+    assert cut_off_at_random(tiny, tmp_path / "sweep", seed, kills=6) >= 1
+    document = json.loads((tmp_path / "sweep" / "table.json").read_text())
+    assert compared(document) == compared(undisturbed[1])
+
+
+def kill_worker(folder: Path, name: str, over: threading.Event) -> list[int]:
+    """Wait until a run is in training, and kill the worker that its progress file names; the pid, if it was killed."""
+    while not over.wait(0.02):
+        for found in (folder / "runs").glob(f"{name}-????????/progress.json"):
+            try:
+                progress = json.loads(found.read_text())
+            except FileNotFoundError:
+                continue
+            if progress.get("step", 0) >= 1:
+                if progress["pid"] == os.getpid():
+                    return []
+                os.kill(progress["pid"], signal.SIGKILL)
+                return [progress["pid"]]
+    return []
+
+
+@pytest.mark.parametrize("engine", ["local", "ray"])
+def test_a_sweep_that_loses_a_worker_ends_with_the_same_table(
+    tiny: str, undisturbed: tuple[Path, dict[str, Any]], tmp_path: Path, engine: str
+) -> None:
+    if engine == "ray":
+        pytest.importorskip("ray")
+    folder, over, killed = tmp_path / "sweep", threading.Event(), []
+    killer = threading.Thread(target=lambda: killed.extend(kill_worker(folder, "student-re-2026", over)))
+    killer.start()
+    try:
+        document = run_sweep(load_grid(tiny), folder, EngineSettings(engine, workers=2))
+    finally:
+        over.set()
+        killer.join()
+    if not killed:
+        pytest.skip("this engine trains in the process that asks for it")
+    assert compared(document) == compared(undisturbed[1])
+
+
+# The command line
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int:
+    monkeypatch.setattr(sys, "argv", ["rekd-edge", "sweep", *map(str, arguments)])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert isinstance(end.value.code, int)
+    return end.value.code
+
+
+def test_command_prints_the_table(
+    tiny: str, copied: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, tiny, "--output", copied, "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["command"] == "rekd-edge sweep tiny.yaml"
+    assert document == json.loads((copied / "table.json").read_text())
+    assert str(copied.parent) not in json.dumps(document)
+    assert call(monkeypatch, tiny, "--output", copied) == 0
+    assert "REKD" in capsys.readouterr().out
+
+
+def test_command_fails_where_a_run_failed(
+    tiny: str, copied: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    student = run_of(copied, "student-re-2026")
+    (student / "result.json").unlink()
+    (student / "error.json").write_text(json.dumps({"error": "It broke."}))
+    assert call(monkeypatch, tiny, "--output", copied, "--json") == 1
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["failed"] == [{"run": "student-re-2026", "error": "It broke."}]
+    assert "1 of 6 runs failed (student-re-2026)" in captured.err.splitlines()[-1]
+    assert "--retry" in captured.err.splitlines()[-1]
+
+
+def test_command_lists_grids_and_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(monkeypatch, "--list") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.split()[:3] == ["paper-table1", "110", "runs"] for line in lines)
+    assert call(monkeypatch, "digits", "--dry-run", "--seeds", "1") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(expand(load_grid("digits", seeds=1)))
+    assert "needs teacher-re-2026, student-control-2026" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        ((), "--list shows"),
+        (("digits",), "--output"),
+        (("no-grid", "--output", "x"), "There is no grid no-grid"),
+        (("digits", "--output", "x", "--address", "host:1"), "--engine ray"),
+        (("digits", "--output", "x", "--set", "seed=1"), "--seeds"),
+    ],
+)
+def test_command_refuses(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], word: str
+) -> None:
+    assert call(monkeypatch, *arguments) == 2
+    assert word in capsys.readouterr().err

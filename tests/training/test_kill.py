@@ -1,0 +1,82 @@
+"""SIGKILL at any moment: a resumed CPU run ends with the weights, bit for bit, of one that was left alone."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from rekd_edge.data import load_data
+from rekd_edge.training.run import train
+
+KILLS = 20
+
+
+@pytest.fixture(scope="module")
+def server() -> Any:
+    """Children that have torch and our modules imported already; nothing has run in the process they come from."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["rekd_edge.training.run"])
+    return context
+
+
+@pytest.fixture(scope="module")
+def student(settings: Callable, runs: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A run with every stage (targets of a teacher, a control, the method, the predictor alone), saved at each step."""
+    folder = tmp_path_factory.mktemp("data")
+    source = load_data("builtin:planted", settings("text", "re").data)
+    for name, split in source.splits.items():
+        rows = [
+            {"text": text, "label": source.label_names[y]} for text, y in zip(split.inputs, split.labels, strict=True)
+        ]
+        (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    changes = {"data__spec": str(folder), "epochs": 2, "predictor_epochs": 1, "warm_start": True, "batch_size": 24}
+    teacher = str(runs("text", "re"))
+    return settings(
+        "text", "rekd", teacher=teacher, allow_weak_teacher=True, checkpoint_minutes=1e-9, layers=1, **changes
+    )
+
+
+def finish(server: Any, config: Any, output: Path) -> float:
+    started = time.monotonic()
+    child = server.Process(target=train, args=(config, output, True))
+    child.start()
+    child.join()
+    assert child.exitcode == 0
+    return time.monotonic() - started
+
+
+def test_a_run_killed_at_random_moments_ends_bit_identical(server: Any, student: Any, tmp_path: Path) -> None:
+    finish(server, student, tmp_path / "warm")  # the first child also starts the server
+    undisturbed = tmp_path / "undisturbed" / "run"
+    seconds = finish(server, student, undisturbed)
+    expected = load_file(undisturbed / "model.safetensors")
+    chance = random.Random(2026)
+    kills, attempt = 0, 0
+    while kills < KILLS:
+        attempt += 1
+        output = tmp_path / f"killed-{attempt}" / "run"
+        while not (output / "metrics.json").exists():
+            child = server.Process(target=train, args=(student, output, True))
+            child.start()
+            child.join(chance.uniform(0.2, 1.0) * seconds)
+            if child.is_alive():
+                os.kill(child.pid, signal.SIGKILL)
+                child.join()
+                kills += 1
+            else:
+                assert child.exitcode == 0
+        found = load_file(output / "model.safetensors")
+        assert found.keys() == expected.keys()
+        assert all(bool((found[name] == weight).all()) for name, weight in expected.items())
+        left = {path.name for path in output.iterdir()}
+        assert left == {path.name for path in undisturbed.iterdir()}
