@@ -131,10 +131,15 @@ def train(
     given = {key: value for key, value in flags.items() if value is not None}
     recipe = load_config(config, {**_parse_settings(settings), **given})
 
+    from rekd_edge.progress import SPEAKS
     from rekd_edge.training.display import TrainingDisplay
+    from rekd_edge.training.processes import leave
     from rekd_edge.training.run import train as train_run
 
     metrics = train_run(recipe, output, resume, lambda stage: [TrainingDisplay(stage)])
+    leave()
+    if not SPEAKS:
+        return
     if as_json:
         _print_json(metrics)
         return
@@ -446,7 +451,10 @@ def _fail(sentence: str, status: int) -> None:
         sys.stdout.flush()
     except OSError:
         _discard_output()
-    print(f"rekd-edge: {' '.join(sentence.splitlines())}", file=sys.stderr)
+    from rekd_edge.progress import SPEAKS
+
+    if SPEAKS:
+        print(f"rekd-edge: {' '.join(sentence.splitlines())}", file=sys.stderr)
     sys.exit(status)
 
 

@@ -37,6 +37,8 @@ class Method:
     """Whether its objective has `Settings`, a section of a recipe named after the method."""
     epochs: int = 35
     """Where the run does not say."""
+    idle_weights: bool = False
+    """Whether in some steps weights get no gradient, which processes that train together must know."""
     public: bool = True
     """Offered by `train --method`."""
 
@@ -73,6 +75,7 @@ METHODS: dict[str, Method] = {
         whole_input=True,
         teacher="may",
         settings=True,
+        idle_weights=True,
     ),
 }
 

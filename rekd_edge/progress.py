@@ -1,7 +1,11 @@
-"""How long work shows itself: a Rich display on a terminal, plain lines otherwise; always on standard error."""
+"""How long work shows itself: a Rich display on a terminal, plain lines otherwise; always on standard error.
+
+Of the processes that a launcher (torchrun, accelerate) starts for one run, the first alone speaks.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -9,9 +13,10 @@ from typing import Any, Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-__all__ = ["Step", "console", "say", "steps"]
+__all__ = ["SPEAKS", "Step", "console", "say", "steps"]
 
-console = Console(stderr=True, highlight=False)
+SPEAKS = int(os.environ.get("WORLD_SIZE", "1")) < 2 or os.environ.get("RANK", "0") == "0"
+console = Console(stderr=True, highlight=False, quiet=not SPEAKS)
 
 
 def say(message: str) -> None:

@@ -114,8 +114,11 @@ class TextCollator:
 class ImageFeatures(Dataset[dict[str, Any]]):
     """Images as `pixel_values` float32 `[3, H, W]`, with `labels`, `index` and the targets.
 
-    Resized pixels are kept as uint8 where the whole split fits into `PIXEL_CACHE_BYTES`; with augmentation, each item
-    is decoded and drawn anew.
+    Resized pixels are kept as uint8 where the whole split fits into `PIXEL_CACHE_BYTES`.
+
+    With augmentation, images of one size that fit are kept at that size, and items hold them as they are: `images`,
+    uint8 `[3, h, w]`, which `training.augmentation` turns into pixel values batch by batch. Others are decoded, cropped
+    and resized one by one, each time anew.
     """
 
     def __init__(
@@ -126,6 +129,8 @@ class ImageFeatures(Dataset[dict[str, Any]]):
         self.settings = settings
         self.augment = augment
         self.targets: Targets = targets or {}
+        self.native = _of_one_size(self.images) if augment and settings.resample in (2, 3) else None
+        """uint8 `[examples, 3, h, w]` where augmentation is left to the trainer."""
         self._cached: NDArray[np.uint8] | None = None  # [examples, H, W, 3]
         shape = len(examples), settings.height, settings.width, 3
         if not augment and int(np.prod(shape, dtype=np.int64)) <= PIXEL_CACHE_BYTES:
@@ -141,15 +146,19 @@ class ImageFeatures(Dataset[dict[str, Any]]):
 
     def __getitems__(self, indices: list[int]) -> list[dict[str, Any]]:
         """A whole batch at once, as torch's loaders ask for it: one normalisation for all."""
-        pixel_values = normalise(self._pixels(indices), self.settings)  # [batch, 3, H, W]
+        values: NDArray[Any]
+        if self.native is not None:
+            name, values = "images", self.native[indices]  # [batch, 3, h, w]
+        else:
+            name, values = "pixel_values", normalise(self._pixels(indices), self.settings)  # [batch, 3, H, W]
         return [
             {
-                "pixel_values": pixels,
+                name: pixels,
                 "labels": int(self.examples.labels[index]),
                 "index": index,
-                **{name: values[index] for name, values in self.targets.items()},
+                **{target: said[index] for target, said in self.targets.items()},
             }
-            for index, pixels in zip(indices, pixel_values, strict=True)
+            for index, pixels in zip(indices, values, strict=True)
         ]
 
     def _pixels(self, indices: list[int]) -> NDArray[np.uint8]:
@@ -163,7 +172,8 @@ class ImageFeatures(Dataset[dict[str, Any]]):
 
 
 class ImageCollator:
-    """Stacks `ImageFeatures` items: `pixel_values` `[batch, 3, H, W]`, `labels` and `index` int64, the targets."""
+    """Stacks `ImageFeatures` items: `pixel_values` `[batch, 3, H, W]` or `images` `[batch, 3, h, w]`, `labels` and
+    `index` int64, the targets."""
 
     def __call__(self, items: list[dict[str, Any]]) -> dict[str, Tensor]:
         return {name: _stacked([item[name] for item in items]) for name in items[0]}
@@ -178,6 +188,21 @@ def augmented(image: Image) -> Image:
     width, height = image.size
     cropped = ImageOps.expand(image, CROP_PADDING).crop((left, top, left + width, top + height))
     return ImageOps.mirror(cropped) if flip else cropped
+
+
+def _of_one_size(images: EncodedImages) -> NDArray[np.uint8] | None:
+    """uint8 `[examples, 3, h, w]`; None where sizes differ or they do not fit into `PIXEL_CACHE_BYTES`."""
+    native: NDArray[np.uint8] | None = None
+    for i, image in enumerate(images):
+        pixels = np.asarray(image).transpose(2, 0, 1)
+        if native is None:
+            if pixels.size * len(images) > PIXEL_CACHE_BYTES:
+                return None
+            native = np.empty((len(images), *pixels.shape), dtype=np.uint8)
+        if pixels.shape != native.shape[1:]:
+            return None
+        native[i] = pixels
+    return native
 
 
 def _padded(values: NDArray[Any], length: int) -> NDArray[Any]:

@@ -59,7 +59,7 @@ class CNNEncoder(TextEncoder):
     def layers(self, hidden: Tensor, bias: Tensor | None) -> Tensor:
         real = real_positions(hidden, bias)[..., None]  # [batch, positions, 1]
         for convolution in self.layer_stack():
-            hidden = hidden + nn.functional.gelu(convolution(neighbours(hidden * real, 1)))
+            hidden = self.step(read_line, convolution, hidden, real)
         return hidden
 
 
@@ -86,8 +86,18 @@ class ResNetEncoder(ImageEncoder):
     def layers(self, hidden: Tensor, bias: Tensor | None) -> Tensor:
         grid = hidden.unflatten(1, self.backbone.positions.shape[:2])  # [batch, rows, columns, hidden]
         for convolution in self.layer_stack():
-            grid = grid + nn.functional.gelu(convolution(neighbours(neighbours(grid, 1), 2)))
+            grid = self.step(read_grid, convolution, grid)
         return grid.flatten(1, 2)
+
+
+def read_line(convolution: nn.Module, hidden: Tensor, real: Tensor) -> Tensor:
+    """[batch, positions, hidden] and what is beside each position, as far as it is real, bool [batch, positions, 1]."""
+    return hidden + nn.functional.gelu(convolution(neighbours(hidden * real, 1)))
+
+
+def read_grid(convolution: nn.Module, grid: Tensor) -> Tensor:
+    """[batch, rows, columns, hidden] and the eight places around each."""
+    return grid + nn.functional.gelu(convolution(neighbours(neighbours(grid, 1), 2)))
 
 
 def neighbours(hidden: Tensor, axis: int) -> Tensor:

@@ -12,16 +12,17 @@ A generator or predictor works in steps; the mask drops features after the first
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import PretrainedConfig
 
 from rekd_edge.errors import InputError
 
-__all__ = ["Encoder", "cut_patches", "mean_of_visible", "project_patches", "run_layers"]
+__all__ = ["Encoder", "cut_patches", "mean_of_visible", "project_patches"]
 
 FLOOR = 1e-2
 """Added to the variance of a pooled mean: where next to nothing is visible, the mask's gradient stays bounded."""
@@ -37,6 +38,8 @@ class Encoder(nn.Module, ABC):
     embedding_path: str
     """Where in the backbone the module lies that `embedding` gives."""
     prefix: int = 0
+    recompute: bool = False
+    """Keep a layer's input alone for backward in training, and compute the rest again."""
     renamed: tuple[tuple[str, str], ...] = ()
     """(name in transformers 5, name in checkpoints) where they differ; checkpoints keep the hub's names."""
 
@@ -76,7 +79,20 @@ class Encoder(nn.Module, ABC):
 
     def layers(self, hidden: Tensor, bias: Tensor | None) -> Tensor:
         """Run the layers on [batch, positions, hidden] with an additive attention bias [batch, 1, 1, positions]."""
-        return self.finish(run_layers(self.layer_stack(), hidden, bias))
+        return self.finish(self.run(self.layer_stack(), hidden, bias))
+
+    def run(self, layers: Iterable[nn.Module], hidden: Tensor, bias: Tensor | None) -> Tensor:
+        """Some of the layers, one after the other; arguments as of `layers`."""
+        for layer in layers:
+            output = self.step(layer, hidden, bias)
+            hidden = output[0] if isinstance(output, tuple) else output  # a tuple before transformers 5
+        return hidden
+
+    def step(self, layer: Callable[..., Any], *inputs: Any) -> Any:
+        """What one layer gives; draws of dropout are the same when it is computed again."""
+        if self.recompute and self.training and torch.is_grad_enabled():
+            return checkpoint(layer, *inputs, use_reentrant=False)
+        return layer(*inputs)
 
     def finish(self, hidden: Tensor) -> Tensor:
         """What stands after the last layer."""
@@ -116,14 +132,6 @@ def mean_of_visible(hidden: Tensor, visible: Tensor, width: int) -> Tensor:
     total = (weights @ hidden)[:, 0]
     mean = total / visible.sum(dim=1, keepdim=True).clamp(min=1.0)
     return nn.functional.layer_norm(mean, [width], eps=FLOOR)
-
-
-def run_layers(layers: Iterable[nn.Module], hidden: Tensor, bias: Tensor | None) -> Tensor:
-    """Some of an encoder's layers, one after the other; arguments as of `Encoder.layers`."""
-    for layer in layers:
-        output = layer(hidden, bias)
-        hidden = output[0] if isinstance(output, tuple) else output  # a tuple before transformers 5
-    return hidden
 
 
 def cut_patches(pixels: Tensor, side: int) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from rekd_edge.errors import InputError
 from rekd_edge.modeling.configuration import RationaleConfig
-from rekd_edge.modeling.encoder import Encoder, run_layers
+from rekd_edge.modeling.encoder import Encoder
 from rekd_edge.modeling.rationale import (
     Depth,
     EncoderSource,
@@ -82,7 +82,7 @@ class PruningGenerator(nn.Module):
         """Hidden states [batch, positions, hidden] after the layers that read the whole input."""
         encoder = self.encoder
         hidden = encoder.assemble(encoder.embed(encoder.features(inputs)))
-        return run_layers(list(encoder.layer_stack())[: self.full_layers], hidden, bias)
+        return encoder.run(list(encoder.layer_stack())[: self.full_layers], hidden, bias)
 
     def score(self, hidden: Tensor) -> Tensor:
         """Z of every feature at a step, [batch, features, 2]."""
@@ -166,6 +166,11 @@ class PLMRModel(RationaleModel):
         """One a step; the last is the `margin_bias`."""
         return [*self.config.options["biases"], self.config.margin_bias]
 
+    def draw_noise(self, rows: int, features: int, generator: torch.Generator) -> Tensor:
+        """G of every step, [rows, steps, features, 2]."""
+        shape = rows, len(self.biases), features, 2
+        return gumbel_noise(torch.empty(shape, device=generator.device), generator)
+
     def select(self, inputs: Tensor, attention_mask: Tensor | None, sampling: Sampling | None = None) -> PLMRSelection:
         """Run the cascade; `sampling.noise` is [batch, steps, features, 2]."""
         feature, special = self.feature_positions(inputs, attention_mask)
@@ -189,7 +194,7 @@ class PLMRModel(RationaleModel):
         full_logits = self.predictor.classifier(generator.encoder.finish(hidden[:, :1])[:, 0]).float()
         now, alive, margins, kept = bias, feature.float(), [], []
         for step, layer in enumerate(layers):
-            hidden = run_layers([layer], hidden, now)
+            hidden = generator.encoder.run([layer], hidden, now)
             z = mean_over_units(generator.score(hidden), unit).float()  # [batch, features, 2]
             noise = gumbel_noise(z) if sampling.noise is None else sampling.noise[:, step]
             log_selection = gumbel_log_softmax(z, at_units(noise, unit), sampling.temperature)
@@ -212,7 +217,7 @@ class PLMRModel(RationaleModel):
         alive, margins = feature, []
         outlived = margin = torch.zeros(feature.shape, device=feature.device)
         for step, layer in enumerate(layers):
-            hidden = run_layers([layer], hidden, bias)
+            hidden = generator.encoder.run([layer], hidden, bias)
             z = generator.score(hidden).float()
             found = z[..., 1] - z[..., 0]  # [batch, left]
             if drops:

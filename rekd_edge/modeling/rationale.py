@@ -176,8 +176,8 @@ class RationaleModel(nn.Module):
 
     In training mode masks are sampled by straight-through Gumbel-Softmax at the given temperature; in `eval()` they
     follow the deterministic rule, the same code that is exported. The models of other methods are subclasses; what
-    they may change is `build`, `select`, `margin`, `classify`, `rationale_logits`, `calibrate`, `extra_outputs` and
-    `extra_fields`.
+    they may change is `build`, `draw_noise`, `select`, `margin`, `classify`, `rationale_logits`, `calibrate`,
+    `extra_outputs` and `extra_fields`.
     """
 
     EXTRA_OUTPUTS: ClassVar[dict[str, dict[str, Any]]] = {}
@@ -237,7 +237,8 @@ class RationaleModel(nn.Module):
             attention_mask: int64 [batch, sequence], 0 on padding (text).
             pixel_values: float32 [batch, 3, H, W] (images).
             temperature: τ of equation 1; training only.
-            noise: G of equation 1 [batch, features, 2]; drawn where None; training only.
+            noise: of `draw_noise` [batch, features, 2], for a control [batch, features, 1]; drawn where None; training
+                only.
             random_ratio: share of the features that a control selects at random; its target ratio where None.
             fixed_masks: the deterministic rule in training too, from a generator that learns no more.
         """
@@ -253,10 +254,27 @@ class RationaleModel(nn.Module):
             mask = selection.sampled
         elif self.config.method == "control":
             ratio = self.config.target_ratio if random_ratio is None else random_ratio
-            mask = random_mask(selection.feature, ratio)
+            mask = random_mask(selection.feature, ratio, score=None if noise is None else noise[..., 0])
         else:
             mask = self.deterministic_mask(margin, selection)
         return RationaleOutput(self.classify(inputs, attention_mask, mask, selection), mask, margin, selection)
+
+    def draw_noise(self, rows: int, features: int, generator: torch.Generator) -> Tensor | None:
+        """The random numbers of a training step, [rows, ..., features, width]; None where nothing is drawn.
+
+        G of equation 1, [rows, features, 2]; of a control uniform scores, [rows, features, 1].
+        """
+        if self.config.method == "control":
+            return torch.rand((rows, features, 1), device=generator.device, generator=generator)
+        if self.generator is None:
+            return None
+        return gumbel_noise(torch.empty((rows, features, 2), device=generator.device), generator)
+
+    def gradient_checkpointing_enable(self) -> None:
+        """Compute what lies within the encoders' layers again in backward instead of keeping it."""
+        for module in self.modules():
+            if isinstance(module, Encoder):
+                module.recompute = True
 
     def select(self, inputs: Tensor, attention_mask: Tensor | None, sampling: Sampling | None = None) -> Selection:
         """Run the generator on token ids or pixels; draw a mask where `sampling` says how."""
@@ -328,8 +346,8 @@ class RationaleModel(nn.Module):
     def feature_positions(self, inputs: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """Which positions are features, and which are special tokens: two bool tensors [batch, features]."""
         if attention_mask is None:
-            patches = (inputs.shape[2] // self.patch_size) * (inputs.shape[3] // self.patch_size)
-            feature = torch.ones(inputs.shape[0], patches, dtype=torch.bool, device=inputs.device)
+            rows, columns = self.grid(inputs)
+            feature = torch.ones(inputs.shape[0], rows * columns, dtype=torch.bool, device=inputs.device)
             return feature, torch.zeros_like(feature)
         real = attention_mask == 1
         special = (inputs[..., None] == self.special_token_ids).any(dim=-1) & real  # isin has no ONNX form
@@ -344,6 +362,10 @@ class RationaleModel(nn.Module):
         """How many features a mask may hold; None where nothing was asked for."""
         limits = Limits(self.config.min_selected, self.config.max_selected)
         return None if limits == Limits() else limits
+
+    def grid(self, pixels: Tensor) -> tuple[int, int]:
+        """Rows and columns of patches of [batch, 3, H, W]."""
+        return pixels.shape[2] // self.patch_size, pixels.shape[3] // self.patch_size
 
     @property
     def patch_size(self) -> int:

@@ -43,7 +43,7 @@ class BiLSTMEncoder(TextEncoder):
     def layers(self, hidden: Tensor, bias: Tensor | None) -> Tensor:
         lengths = real_positions(hidden, bias).sum(dim=1)
         for lstm in self.layer_stack():
-            hidden = read_both_ways(lstm, hidden, lengths)
+            hidden = self.step(read_both_ways, lstm, hidden, lengths)
         return hidden
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from rekd_edge.modeling.configuration import RationaleConfig
+from rekd_edge.modeling.constants import constant
 from rekd_edge.modeling.encoder import Encoder
 from rekd_edge.modeling.rationale import (
     Depth,
@@ -136,12 +137,20 @@ class RTPModel(RationaleModel):
             temperature: of no use here.
             noise: of no use here.
             random_ratio: of no use here.
-            fixed_masks: of no use here.
+            fixed_masks: what scores the tokens learns nothing.
             explained: class ids int64 [batch], whose rationale and complement a frozen copy of this model classifies.
             freeze_class_head: the copy's class head learns nothing from that either.
         """
         assert input_ids is not None
         selection = self.select(input_ids, attention_mask)
+        if fixed_masks:
+            assert selection.logits is not None
+            selection = replace(
+                selection,
+                logits=selection.logits.detach(),
+                evidence=selection.evidence.detach(),
+                sigma=selection.sigma.detach(),
+            )
         margin = self.margin(selection)
         mask = self.deterministic_mask(margin, selection)
         output = RTPOutput(selection.class_logits, mask, margin, selection=selection)
@@ -174,7 +183,7 @@ class RTPModel(RationaleModel):
         """Evidence for the class predicted, plus the calibrated bias of that class."""
         assert isinstance(selection, RTPSelection)
         assert selection.logits is not None
-        biases = torch.tensor(self.class_biases, device=selection.logits.device)
+        biases = constant(tuple(self.class_biases), selection.logits.device)
         bias = biases[selection.class_logits.argmax(dim=-1)][:, None]  # [batch, 1]
         return (selection.logits[..., 1] + bias).masked_fill(~selection.feature, NEVER_SELECTED)
 

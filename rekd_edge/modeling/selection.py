@@ -143,17 +143,23 @@ def at_units(values: Tensor, unit: Tensor | None) -> Tensor:
     return values if unit is None else values.gather(1, unit[..., None].expand(-1, -1, values.shape[-1]))
 
 
-def random_mask(feature: Tensor, ratio: float, generator: torch.Generator | None = None) -> Tensor:
+def random_mask(
+    feature: Tensor, ratio: float, generator: torch.Generator | None = None, score: Tensor | None = None
+) -> Tensor:
     """Select round(ratio · L) features of each row (at least one) uniformly at random: the control of every method.
 
     Args:
         feature: bool [batch, features].
         ratio: share of the features, 0 to 1.
+        generator: what scores are drawn from.
+        score: uniform in [0, 1), [batch, features]: the largest are selected; drawn where None.
 
     Returns:
         bool [batch, features].
     """
-    score = torch.rand(feature.shape, device=feature.device, generator=generator).masked_fill(~feature, -1.0)
+    if score is None:
+        score = torch.rand(feature.shape, device=feature.device, generator=generator)
+    score = score.masked_fill(~feature, -1.0)
     rank = score.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
     count = (feature.sum(dim=-1, keepdim=True) * ratio).round().clamp(min=1)
     return (rank < count) & feature

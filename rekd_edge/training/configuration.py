@@ -136,7 +136,14 @@ class TrainingConfig:
     epochs: int | None = None
     """20 for `cls`, 35 for all others."""
     batch_size: int = 32
+    """Examples of a step before `gradient_accumulation`, over all processes that train the run."""
     gradient_accumulation: int = 1
+    """Batches whose gradients make one step of the optimiser, which is what temperatures and schedules count."""
+    gradient_checkpointing: bool = False
+    """Keep the inputs of layers alone for backward and compute the rest again: less memory, up to a third more work."""
+    compile: bool = False
+    """Compile the model's training pass (`torch.compile`, any length), for students so small that a GPU waits for the
+    host. Needs a C++ compiler; takes a minute or more to begin. Tested on a CPU, not measured on a GPU."""
     learning_rate: float = 1e-5
     head_learning_rate: float | None = None
     """For the new heads; `learning_rate` by default. Budgets of hundreds of steps need about 30 times as much."""

@@ -1,4 +1,8 @@
-"""Equations 3 to 11 of arXiv 2601.22531, each a function of tensors; losses are means over the batch."""
+"""Equations 3 to 11 of arXiv 2601.22531, each a function of tensors; losses are means over the batch.
+
+Of several processes each has a part of the batch. The mean of their losses is that of the whole batch where a loss is a
+mean over examples; where it is not, sums are taken over the processes (`summed`).
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from rekd_edge.training.processes import summed
+
 __all__ = [
     "REFERENCE_FEATURES",
+    "batch_mean",
+    "batch_share",
     "contiguity_loss",
     "prediction_distillation_loss",
     "rationale_distillation_loss",
@@ -19,6 +27,17 @@ __all__ = [
 
 REFERENCE_FEATURES = {"text": 256, "image": 196}
 """L_ref: the feature counts at which the paper tuned λ_select."""
+
+
+def batch_mean(values: Tensor) -> Tensor:
+    """The mean of one number an example, [batch], over the whole batch of all processes: what a loss may square."""
+    return batch_share(values.sum(), torch.ones_like(values).sum())
+
+
+def batch_share(part: Tensor, whole: Tensor) -> Tensor:
+    """Σ part / Σ whole over all processes, in the shape of `part`; `whole` is a scalar, and at least 1 is taken."""
+    sums = summed(torch.cat([part.flatten(), whole.to(part.dtype).flatten()]))
+    return sums[:-1].reshape(part.shape) / sums[-1].clamp(min=1)
 
 
 def selection_loss(
@@ -44,7 +63,7 @@ def selection_loss(
     difference = selected - features * target_ratio
     if reference is not None:
         difference = difference / features.clamp(min=1) * reference
-    return difference.mean().square() if reduction == "batch_mean" else difference.square().mean()
+    return batch_mean(difference).square() if reduction == "batch_mean" else difference.square().mean()
 
 
 def task_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -99,7 +118,7 @@ def contiguity_loss(mask: Tensor, feature: Tensor, grid: tuple[int, int] | None 
         both = real.narrow(axis, 0, length) & real.narrow(axis, 1, length)
         changes = changes + (values.diff(dim=axis).abs() * both).sum()
         count = count + both.sum()
-    return changes / count.clamp(min=1)
+    return batch_share(changes, count)
 
 
 def rekd_loss(

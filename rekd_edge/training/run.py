@@ -33,7 +33,8 @@ from rekd_edge.training.preparation import (
     model_config,
     prepare_preprocessing,
 )
-from rekd_edge.training.targets import stored_targets, targets_key
+from rekd_edge.training.processes import join, on_first, world
+from rekd_edge.training.targets import read_targets, stored_targets, targets_key
 from rekd_edge.training.teacher import Teacher, TeacherFacts, Teachers, check_teacher, read_teachers
 from rekd_edge.training.trainer import RationaleTrainer, autocast_of, uses_bf16
 from rekd_edge.versions import versions
@@ -68,9 +69,12 @@ def train(
         InputError: bad settings, data, backbone, teacher or output folder; nothing is written then.
         FailureError: training ended with weights that are not finite.
     """
+    join()
     recipe = json.loads(json.dumps(config.to_dict()))
-    if (finished := _check_output(output, resume, recipe)) is not None:
+    if (finished := on_first(lambda: _check_output(output, resume, recipe))) is not None:
         return finished
+    if config.batch_size % world():
+        raise InputError(f"batch_size={config.batch_size} cannot be shared by {world()} processes; take a multiple.")
     if not config.spec or not config.backbone:
         raise InputError("A run needs data and a backbone; give --data and --backbone, or a recipe that names them.")
     teachers = read_teachers(config.teacher, config.allow_weak_teacher)
@@ -88,8 +92,7 @@ def train(
     model = build_model(config, facts, preprocessing.tokenizer)
     control_folder = _given_control(config, facts, data)
     checkpoints = output / CHECKPOINTS
-    checkpoints.mkdir(parents=True, exist_ok=True)
-    write_json(checkpoints / RECIPE_FILE, recipe)
+    on_first(lambda: _begin(checkpoints, recipe))
 
     control_metrics: dict[str, Any] = {}
     if facts.selects and config.control == "train":
@@ -125,10 +128,11 @@ def train(
         "predictor": settled,
         "seconds": round(time.perf_counter() - started, 1),
         "device": str(trainer.args.device),
+        "processes": world(),
         "threads": torch.get_num_threads(),
         "versions": versions("torch", "transformers", "accelerate", "datasets", "tokenizers", "numpy"),
     }
-    _finish(output, model, preprocessing, record, metrics)
+    on_first(lambda: _finish(output, model, preprocessing, record, metrics))
     return metrics
 
 
@@ -156,6 +160,11 @@ def _check_output(output: Path, resume: bool, recipe: dict[str, Any]) -> dict[st
     if (output / "metrics.json").is_file():
         return read_json(output / "metrics.json")
     return None
+
+
+def _begin(checkpoints: Path, recipe: dict[str, Any]) -> None:
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    write_json(checkpoints / RECIPE_FILE, recipe)
 
 
 def _check_reporting(name: str) -> None:
@@ -244,16 +253,14 @@ def _trainer(
             lengths = None
             if isinstance(train_features, TextFeatures) and not config.count_all_positions:
                 lengths = train_features.lengths
-            train_features.targets = stored_targets(
-                checkpoints.parent.parent / TARGETS / key,
-                load,
-                train_features,
-                collate,
-                lengths,
-                2 * config.batch_size,
-                device,
-                autocast_of(config, device),
-            )
+            store, size = checkpoints.parent.parent / TARGETS / key, 2 * config.batch_size
+            precision = autocast_of(config, device)
+
+            def compute() -> None:
+                stored_targets(store, load, train_features, collate, lengths, size, device, precision)
+
+            on_first(compute)
+            train_features.targets = read_targets(store)
         else:
             loaded = load()
     return RationaleTrainer(
@@ -284,11 +291,16 @@ def _freeze(model: RationaleModel, which: str) -> None:
 
 def _fit(trainer: RationaleTrainer, checkpoints: Path) -> None:
     """Train, from the last whole checkpoint where there is one."""
-    found = sorted(checkpoints.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-    whole = [path for path in found if (path / "trainer_state.json").is_file() and any(path.glob("rng_state*.pth"))]
+    last = on_first(lambda: _last_checkpoint(checkpoints))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="mtime may not be reliable")  # checkpoints are numbered
-        trainer.train(resume_from_checkpoint=str(whole[-1]) if whole else None)
+        trainer.train(resume_from_checkpoint=last)
+
+
+def _last_checkpoint(checkpoints: Path) -> str | None:
+    found = sorted(checkpoints.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    whole = [path for path in found if (path / "trainer_state.json").is_file() and any(path.glob("rng_state*.pth"))]
+    return str(whole[-1]) if whole else None
 
 
 def _settle_predictor(trainer: RationaleTrainer, checkpoints: Path, callbacks: Callbacks) -> dict[str, Any] | None:

@@ -11,20 +11,37 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from accelerate.data_loader import prepare_data_loader
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
-from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    EarlyStoppingCallback,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+    set_seed,
+)
+from transformers.trainer_utils import seed_worker
 
-from rekd_edge.data.features import TextFeatures
+from rekd_edge.data.features import ImageFeatures, TextFeatures
+from rekd_edge.methods import method_of
 from rekd_edge.modeling import RationaleModel
+from rekd_edge.modeling.selection import gumbel_noise
 from rekd_edge.training.annealing import temperature_at
+from rekd_edge.training.augmentation import augment, draw_crops
 from rekd_edge.training.configuration import TrainingConfig
 from rekd_edge.training.inference import batches, dev_metrics, predict
 from rekd_edge.training.objectives import Context, Moment, objective_of
+from rekd_edge.training.processes import Share, mean_over_processes, on_first, rank, world
 from rekd_edge.training.sampling import LengthBuckets
 
 __all__ = ["RationaleTrainer", "autocast_of", "training_arguments"]
+
+ASKED_EVERY = 10
+"""Steps."""
 
 
 class RationaleTrainer(Trainer):
@@ -56,6 +73,15 @@ class RationaleTrainer(Trainer):
         self.rationale_model = model
         self.context = context
         self._terms: dict[str, list[Tensor]] = defaultdict(list)
+        self._random = torch.Generator(self.args.device)
+        self._last = (-1, 0)
+        if config.gradient_checkpointing:
+            model.gradient_checkpointing_enable()
+        if config.compile:
+            torch.compiler.reset()  # what was compiled for another stage's model would be guarded against
+            model.compile(dynamic=True)
+        if rank():  # processes share what is sampled, not what is dropped out
+            set_seed(config.seed + rank())
 
     @property
     def temperature(self) -> float:
@@ -71,18 +97,53 @@ class RationaleTrainer(Trainer):
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Tensor], *args: Any, **kwargs: Any) -> Tensor:
         """The method's loss; its terms are kept for the next log."""
-        moment = Moment(self.temperature, self.state.global_step / max(self.state.max_steps, 1))
+        batch, noise, teacher_noise = self._drawn(inputs)
+        progress = self.state.global_step / max(self.state.max_steps, 1)
+        moment = Moment(self.temperature, progress, noise, teacher_noise)
         objective = objective_of(self.context.objective or self.context.config.method)
-        terms = objective(model, inputs, moment, self.context)
+        terms = objective(model, batch, moment, self.context)
+        if "weight" in batch:  # of this process's rows
+            terms = {name: value * batch["weight"][0] for name, value in terms.items()}
         for name, value in terms.items():
             if name != "loss":  # Trainer logs that one
-                self._terms[name].append(value.detach())
+                self._terms[name].append(value.detach().float())
         return terms["loss"]
+
+    def _drawn(self, inputs: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor | None, Tensor | None]:
+        """The batch with its images augmented, the noise of the model and that of the teachers.
+
+        Everything is drawn on the device for the longest whole batch there may be, from a generator that seed and step
+        set, and cut to this batch: it depends neither on the number of processes nor on padding, and a resumed run
+        draws what an uninterrupted one does.
+        """
+        config, step = self.context.config, self.state.global_step
+        self._last = step, self._last[1] + 1 if self._last[0] == step else 0
+        key = np.random.SeedSequence((config.seed, *self._last)).generate_state(1)[0]
+        random = self._random.manual_seed(int(key))
+        rows: Tensor | slice = inputs.get("place", slice(len(inputs["labels"])))
+        if "images" in inputs:
+            assert isinstance(self.train_dataset, ImageFeatures)
+            crops = draw_crops(config.batch_size, random).of(rows)
+            inputs = {**inputs, "pixel_values": augment(inputs["images"], crops, self.train_dataset.settings)}
+        if "pixel_values" in inputs:
+            length = longest = math.prod(self.rationale_model.grid(inputs["pixel_values"]))
+        else:
+            length = inputs["input_ids"].shape[1]
+            longest = max(length, self.context.max_length or 0)
+        noise = self.rationale_model.draw_noise(config.batch_size, longest, random)
+        if noise is not None:
+            noise = noise[rows][..., :length, :].clone()  # no view: torch.compile would guard its base
+        teacher_noise = None
+        if config.teacher:
+            shape = config.batch_size, longest, 2
+            teacher_noise = gumbel_noise(torch.empty(shape, device=random.device), random)[rows, :length]
+        return inputs, noise, teacher_noise
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Add the loss terms, averaged since the last log, and the temperature."""
         if "loss" in logs:
-            logs |= {name: torch.stack(values).mean().item() for name, values in self._terms.items()}
+            means = torch.stack([torch.stack(values).mean() for values in self._terms.values()])
+            logs |= dict(zip(self._terms, mean_over_processes(means).tolist(), strict=True))
             logs["temperature"] = self.temperature
             self._terms.clear()
         super().log(logs, *args, **kwargs)
@@ -91,7 +152,7 @@ class RationaleTrainer(Trainer):
         """Texts of like length in a batch, unless all are padded to one length; images in random order."""
         config = self.context.config
         if isinstance(self.train_dataset, TextFeatures) and not config.count_all_positions:
-            return LengthBuckets(self.train_dataset.lengths, self.args.train_batch_size, config.seed)
+            return LengthBuckets(self.train_dataset.lengths, config.batch_size, config.seed)
         return super()._get_train_sampler(*args, **kwargs)
 
     def evaluate(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> dict[str, float]:
@@ -103,15 +164,53 @@ class RationaleTrainer(Trainer):
         return metrics
 
     def dev_metrics(self) -> dict[str, Any]:
-        """`loss` (L_RE), accuracy, rationale ratio and more on dev data, with deterministic masks."""
+        """`loss` (L_RE), accuracy, rationale ratio and more on dev data, with deterministic masks.
+
+        The first process measures and calibrates; the others take its word.
+        """
         model = self.rationale_model
-        predictions = predict(model, self.dev_loader(), self.context.config.calibrate)
-        return dev_metrics(predictions, model.config, self.context)
+
+        def measured() -> tuple[dict[str, Any], float, dict[str, Any]]:
+            predictions = predict(model, self.dev_loader(), self.context.config.calibrate)
+            metrics = dev_metrics(predictions, model.config, self.context)
+            return metrics, model.config.margin_bias, model.config.options
+
+        metrics, model.config.margin_bias, model.config.options = on_first(measured)
+        return metrics
 
     def dev_loader(self) -> DataLoader:
         """Dev data in order."""
         assert isinstance(self.eval_dataset, Dataset)
-        return batches(self.eval_dataset, self.data_collator, 2 * self.args.per_device_train_batch_size)
+        return batches(self.eval_dataset, self.data_collator, 2 * self.context.config.batch_size)
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Training data; of several processes each gets its rows of every batch.
+
+        The order depends on seed and epoch alone. Batches are copied to the device one ahead, from pinned memory
+        without waiting.
+        """
+        args = self.args
+        loader = DataLoader(
+            Share(self.train_dataset) if world() > 1 else self.train_dataset,  # type: ignore[arg-type]
+            batch_size=self.context.config.batch_size,
+            sampler=self._get_train_sampler(self.train_dataset),
+            collate_fn=self.data_collator,
+            num_workers=args.dataloader_num_workers,
+            pin_memory=args.dataloader_pin_memory,
+            prefetch_factor=args.dataloader_prefetch_factor,
+            persistent_workers=args.dataloader_persistent_workers,
+            worker_init_fn=partial(seed_worker, num_workers=args.dataloader_num_workers, rank=rank()),
+        )
+        return prepare_data_loader(
+            loader,
+            args.device,
+            num_processes=1,  # `Share` parts the batches
+            process_index=0,
+            put_on_device=True,
+            use_seedable_sampler=True,
+            data_seed=args.seed,
+            non_blocking=True,
+        )
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """AdamW with a learning rate of its own for the new heads; frozen weights are left out."""
@@ -133,7 +232,10 @@ class RationaleTrainer(Trainer):
 
 
 class TimedCheckpoints(TrainerCallback):
-    """Asks for a checkpoint where the last one is so many minutes old, besides those of each epoch's end."""
+    """Asks for a checkpoint where the last one is so many minutes old, besides those of each epoch's end.
+
+    Of several processes the first has the clock; they ask it every `ASKED_EVERY` steps.
+    """
 
     def __init__(self, minutes: float) -> None:
         self.seconds = 60 * minutes
@@ -145,7 +247,8 @@ class TimedCheckpoints(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """After the interval, save."""
-        if time.monotonic() - self._last >= self.seconds:
+        asks = world() == 1 or state.global_step % ASKED_EVERY == 0
+        if asks and on_first(lambda: time.monotonic() - self._last >= self.seconds):
             control.should_save = True
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -167,6 +270,16 @@ def autocast_of(config: TrainingConfig, device: torch.device) -> Callable[[], Ab
     return partial(torch.autocast, device.type, torch.bfloat16, enabled=uses_bf16(config))
 
 
+class Arguments(TrainingArguments):
+    """Trainer's arguments; several processes on a CPU resume too."""
+
+    @property
+    def device(self) -> torch.device:
+        """`cpu` where accelerate says `cpu:0`, which is no place that torch loads a checkpoint to."""
+        device = super().device
+        return torch.device("cpu") if device.type == "cpu" else device
+
+
 def training_arguments(config: TrainingConfig, checkpoints: Path, examples: int) -> TrainingArguments:
     """Trainer's arguments for a resolved run on so many training examples; resume files go to `checkpoints`."""
     epochs = config.epochs or 1
@@ -174,10 +287,10 @@ def training_arguments(config: TrainingConfig, checkpoints: Path, examples: int)
     warmup = round(config.warmup_ratio * steps)
     scheduler = "constant_with_warmup" if config.lr_scheduler == "constant" else config.lr_scheduler
     cuda = torch.cuda.is_available()
-    return TrainingArguments(
+    arguments = Arguments(
         output_dir=str(checkpoints),
         num_train_epochs=epochs,
-        per_device_train_batch_size=config.batch_size,
+        per_device_train_batch_size=config.batch_size // world(),
         gradient_accumulation_steps=config.gradient_accumulation,
         learning_rate=config.learning_rate,
         lr_scheduler_type=scheduler,
@@ -193,10 +306,15 @@ def training_arguments(config: TrainingConfig, checkpoints: Path, examples: int)
         metric_for_best_model="loss",
         greater_is_better=False,
         logging_steps=config.log_steps,
+        logging_nan_inf_filter=False,  # it waits for every step's loss; a run that diverged is found at its end
         disable_tqdm=True,
         report_to=config.report_to,
         remove_unused_columns=False,
         dataloader_num_workers=config.workers,
         dataloader_pin_memory=cuda,
+        dataloader_prefetch_factor=4 if config.workers else None,
         dataloader_persistent_workers=config.workers > 0,
+        ddp_find_unused_parameters=method_of(config.method).idle_weights,
     )
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # a process has one GPU; more GPUs want more processes
+    return arguments

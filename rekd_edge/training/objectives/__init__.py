@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from rekd_edge.methods import method_of
 from rekd_edge.modeling import RationaleOutput
+from rekd_edge.modeling.constants import constant
 from rekd_edge.training import losses
 from rekd_edge.training.configuration import TrainingConfig
 
@@ -47,6 +48,10 @@ class Context:
     objective: str = ""
     """A method, or `PREDICTOR`; the run's own method by default."""
 
+    def ratios(self, labels: Tensor) -> Tensor:
+        """p_target of each example, [batch]."""
+        return constant(tuple(self.config.ratios(self.labels)), labels.device)[labels]
+
 
 class Moment(NamedTuple):
     """Where in its training a model is."""
@@ -55,6 +60,10 @@ class Moment(NamedTuple):
     """τ of equation 10."""
     progress: float
     """Share of the optimisation steps taken, 0 to 1."""
+    noise: Tensor | None = None
+    """What the model draws (`RationaleModel.draw_noise`), of this batch; by itself where None."""
+    teacher_noise: Tensor | None = None
+    """Noise of the teachers in equation 7, [batch, features, 2]; drawn where None."""
 
 
 Terms = dict[str, Tensor]

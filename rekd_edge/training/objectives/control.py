@@ -17,5 +17,6 @@ def objective(model: nn.Module, batch: dict[str, Tensor], moment: Moment, contex
     """The task loss on random masks, from the whole input down to the target ratio in the first half."""
     assert context.config.target_ratio is not None
     share = min(1.0, moment.progress / DESCENT)
-    output = model(**inputs_of(batch), random_ratio=1.0 + share * (context.config.target_ratio - 1.0))
+    ratio = 1.0 + share * (context.config.target_ratio - 1.0)
+    output = model(**inputs_of(batch), random_ratio=ratio, noise=moment.noise)
     return task_terms(output.logits, batch)

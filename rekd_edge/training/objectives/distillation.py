@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -57,7 +59,7 @@ def distilled(
         prediction_target = _log_of_label(targets["teacher_logits"])
     else:
         z = targets["teacher_selection_logits"]  # [batch, features, teachers, 2]
-        noise = _teacher_noise(z, selection.noise, config.gumbel_noise)
+        noise = _teacher_noise(z, selection.noise, config.gumbel_noise, moment.teacher_noise)
         selection_target = _averaged(gumbel_log_softmax(z, noise, selection_temperature), 2)
         prediction_target = _averaged(torch.log_softmax(targets["teacher_logits"].float() / temperature, dim=-1), 1)
     counted = torch.ones_like(selection.feature) if config.count_all_positions else selection.feature
@@ -74,16 +76,18 @@ def distilled(
     return {**terms, "loss": loss, "kd_rationale": kd_rationale, "kd_prediction": kd_prediction}
 
 
-def _teacher_noise(z: Tensor, student_noise: Tensor | None, kind: str) -> Tensor:
+def _teacher_noise(z: Tensor, student_noise: Tensor | None, kind: str, drawn: Tensor | None) -> Tensor:
     """One draw for all teachers, [batch, features, 1, 2]; none where the student has none."""
     if student_noise is None:
         return torch.zeros_like(z[:, :, :1])
-    return student_noise[:, :, None] if kind == "shared" else gumbel_noise(z[:, :, :1])
+    if kind == "shared":
+        return student_noise[:, :, None]
+    return gumbel_noise(z[:, :, :1]) if drawn is None else drawn[:, :, None]
 
 
 def _averaged(log_probabilities: Tensor, axis: int) -> Tensor:
     """The logarithm of the teachers' mean distribution."""
-    return log_probabilities.logsumexp(dim=axis) - torch.tensor(float(log_probabilities.shape[axis])).log()
+    return log_probabilities.logsumexp(dim=axis) - math.log(log_probabilities.shape[axis])
 
 
 def _log_of_mask(mask: Tensor) -> Tensor:
@@ -94,5 +98,6 @@ def _log_of_mask(mask: Tensor) -> Tensor:
 
 def _log_of_label(logits: Tensor) -> Tensor:
     """The labels that teachers give, [batch, teachers, classes], as log probabilities [batch, classes]."""
-    chosen = torch.nn.functional.one_hot(logits.argmax(dim=-1), logits.shape[-1])
+    classes = torch.arange(logits.shape[-1], device=logits.device)
+    chosen = logits.argmax(dim=-1, keepdim=True) == classes  # one_hot makes the host wait
     return chosen.float().mean(dim=1).clamp(min=TINY).log()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from rekd_edge.data import DataSource, TextFeatures
 from rekd_edge.errors import InputError
-from rekd_edge.modeling.encoder import Encoder, run_layers
+from rekd_edge.modeling.encoder import Encoder
 from rekd_edge.modeling.plmr import PLMRSelection, check_layers, kept_shares
 from rekd_edge.modeling.rationale import padding_bias
 from rekd_edge.progress import say
@@ -127,7 +127,7 @@ def homogeneity(encoder: Encoder, data: DataSource, preprocessing: Preprocessing
         assert inputs is not None
         hidden, states = encoder.assemble(encoder.embed(encoder.features(inputs))), []
         for layers in [[], *([layer] for layer in encoder.layer_stack())]:
-            hidden = run_layers(layers, hidden, bias)
+            hidden = encoder.run(layers, hidden, bias)
             found = hidden[0, encoder.prefix :]
             states.append(found[features.features[i]] if isinstance(features, TextFeatures) else found)
         if len(states[0]) > 1:
@@ -144,18 +144,19 @@ def mean_similarity(states: Tensor) -> float:
 
 def objective(model: nn.Module, batch: dict[str, Tensor], moment: Moment, context: Context) -> Terms:
     """The losses of PLMR, mixed with those of teachers where there are any (equation 11 of arXiv 2601.22531)."""
-    config, settings, labels = context.config, context.config.options, batch["labels"]
-    output = model(**inputs_of(batch), temperature=settings.temperature)
+    settings, labels = context.config.options, batch["labels"]
+    output = model(**inputs_of(batch), temperature=settings.temperature, noise=moment.noise)
     selection = output.selection
     assert isinstance(selection, PLMRSelection)
     assert selection.kept is not None
     assert selection.full_logits is not None
     task = losses.task_loss(output.logits, labels)
     full_text = losses.task_loss(selection.full_logits, labels)
-    target = torch.tensor(config.ratios(context.labels), device=labels.device)[labels].mean()
+    target = losses.batch_mean(context.ratios(labels))
     sparsity = sparsity_loss(selection.kept, selection.feature, target)
     continuity = losses.contiguity_loss(output.mask, selection.feature, context.grid)
-    gap = gap_loss(task, full_text, settings.gap)
+    rows = torch.full_like(task, len(labels))
+    gap = gap_loss(losses.batch_share(task * rows, rows), losses.batch_share(full_text * rows, rows), settings.gap)
     loss = task + settings.lambda_sparsity * sparsity + settings.lambda_continuity * continuity
     loss = loss + settings.full_text_weight * full_text + settings.gap_weight * gap
     terms = {
@@ -181,7 +182,7 @@ def sparsity_loss(kept: Tensor, feature: Tensor, target_ratio: float | Tensor) -
         feature: bool [batch, features].
         target_ratio: p, of the last step.
     """
-    shares = (kept * feature[:, None]).sum(dim=(0, 2)) / feature.sum().clamp(min=1)  # [steps]
+    shares = losses.batch_share((kept * feature[:, None]).sum(dim=(0, 2)), feature.sum())  # [steps]
     return (shares - kept_shares(target_ratio, kept.shape[1]).to(shares.device)).abs().sum()
 
 

@@ -19,7 +19,8 @@ __all__ = ["dev_terms", "objective", "re_terms"]
 
 def objective(model: nn.Module, batch: dict[str, Tensor], moment: Moment, context: Context) -> Terms:
     """Equation 6."""
-    return re_terms(model(**inputs_of(batch), temperature=moment.temperature), batch, moment, context)
+    output = model(**inputs_of(batch), temperature=moment.temperature, noise=moment.noise)
+    return re_terms(output, batch, moment, context)
 
 
 def re_terms(output: RationaleOutput, batch: dict[str, Tensor], moment: Moment, context: Context) -> Terms:
@@ -47,7 +48,7 @@ def selection_term(
     if config.count_all_positions and context.max_length is not None:
         features = torch.full_like(features, context.max_length)
     reference = losses.REFERENCE_FEATURES[context.task] if config.normalise_selection else None
-    target = torch.tensor(config.ratios(context.labels), device=labels.device)[labels]
+    target = context.ratios(labels)
     target = target + (1.0 - target) * descent
     return losses.selection_loss(selected, features, target, reference, config.selection_loss)
 

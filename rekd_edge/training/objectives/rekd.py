@@ -13,5 +13,5 @@ __all__ = ["dev_terms", "objective"]
 
 def objective(model: nn.Module, batch: dict[str, Tensor], moment: Moment, context: Context) -> Terms:
     """Equation 11."""
-    output = model(**inputs_of(batch), temperature=moment.temperature)
+    output = model(**inputs_of(batch), temperature=moment.temperature, noise=moment.noise)
     return distilled(re_terms(output, batch, moment, context), output, batch, moment, context)

@@ -104,7 +104,9 @@ def objective(model: nn.Module, batch: dict[str, Tensor], moment: Moment, contex
     """Classification; after the warm-up also what rationale and complement say, and the regulariser."""
     config, own, labels = context.config, context.config.options, batch["labels"]
     warm = moment.progress * (config.epochs or 1) + STEP < own.warmup_epochs
-    explained = {} if warm else {"explained": labels, "freeze_class_head": own.freeze_class_head}
+    explained: dict[str, Any] = {"explained": labels, "freeze_class_head": own.freeze_class_head}
+    if warm:  # what scores the tokens has no part in it
+        explained = {"fixed_masks": not has_teachers(batch, context)}
     output: RTPOutput = model(**inputs_of(batch), **explained)
     selection = output.selection
     task = losses.task_loss(output.logits, labels)
@@ -159,7 +161,7 @@ def regulariser(scores: Tensor, sigma: Tensor, feature: Tensor, labels: Tensor, 
     """
     count = feature.sum(dim=-1, keepdim=True).clamp(min=1)  # [batch, 1]
     mean_mask = scores.sum(dim=1) / count  # [batch, classes]
-    label = functional.one_hot(labels, scores.shape[-1])
+    label = (labels[:, None] == torch.arange(scores.shape[-1], device=labels.device)).float()  # [batch, classes]
     squares = mean_mask.square()
     real = feature[..., None]
     width = ((sigma - SIGMA).square() * real).mean(dim=-1).sum(dim=-1) / count[:, 0]
