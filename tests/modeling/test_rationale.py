@@ -18,6 +18,7 @@ from rekd_edge.errors import InputError
 from rekd_edge.modeling import RationaleModel, RationaleOutput
 from rekd_edge.modeling.backbones import load_backbone
 from rekd_edge.modeling.encoders import encoder_from_backbone
+from rekd_edge.modeling.rationale import padding_bias
 from rekd_edge.modeling.selection import NEVER_SELECTED
 
 Make = Callable[..., RationaleModel]
@@ -104,15 +105,29 @@ def test_dropping_gives_unselected_features_the_gradient_of_attention_weighted_b
     visible = (some_mask(model, batch) | special).double().requires_grad_()
 
     def loss(seen: Tensor) -> Tensor:
-        return model.predictor(inputs, seen, bias)[:, 0].sum()
+        return 0.01 * model.predictor(inputs, seen, bias)[:, 0].sum()  # far below the bound on a feature's gradient
 
     loss(visible).backward()
     nudged = visible.detach().clone()
     nudged[tuple(place)] = 1e-6
     with torch.no_grad():
         difference = (loss(nudged) - loss(visible)) / 1e-6
-    torch.testing.assert_close(visible.grad[tuple(place)], difference, rtol=1e-3, atol=1e-6)
-    assert difference.abs() > 1e-4
+    torch.testing.assert_close(visible.grad[tuple(place)], difference, rtol=1e-3, atol=1e-8)
+    assert difference.abs() > 1e-6
+
+
+@every_drop
+def test_no_feature_says_more_than_it_could_change_in_a_mean_loss(
+    family: str, mask_mode: str, make_model: Make, make_batch: Batch
+) -> None:
+    """Attention that waits for a dropped word would give it a gradient of any size (arXiv 2106.02034, equation 11)."""
+    model, batch = make_model(family, mask_mode).train(), make_batch(family)
+    _, special = model.feature_positions(*inputs_of(batch))
+    visible = (some_mask(model, batch) | special).float().requires_grad_()
+    logits = model.predictor(inputs_of(batch)[0], visible, padding_bias(batch.get("attention_mask")))
+    (1e6 * logits[:, 0]).mean().backward()
+    assert visible.grad is not None
+    assert visible.grad.abs().max() == pytest.approx(1.0 / 3)  # three examples
 
 
 @every_variant
