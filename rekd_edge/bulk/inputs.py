@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from rekd_edge.bulk.rows import output_fields
 from rekd_edge.columns import IMAGE_COLUMNS, TEXT_COLUMNS
+from rekd_edge.documents import sha256_of
 from rekd_edge.errors import InputError
 from rekd_edge.runtime.bundle import LAYOUT, Manifest
 
@@ -23,7 +24,6 @@ STAGING = ".rekd-edge"
 """The folder in the output of what is not finished."""
 FORMAT = 1
 """Changes when files with the same fingerprint would get other columns."""
-BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def find_inputs(
             schema, rows = file.schema_arrow, file.metadata.num_rows
         column = _find_column(path, schema, manifest, text_column, image_column)
         output_fields(schema, column, manifest)  # raises what a worker would
-        made_of = {"format": FORMAT, "bundle": identity, "input": _sha256(path), "column": column}
+        made_of = {"format": FORMAT, "bundle": identity, "input": sha256_of(path), "column": column}
         files.append(InputFile(path, name, output, rows, column, json.dumps(made_of)))
     return files
 
@@ -138,11 +138,3 @@ def _is_image(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind):
         return kind.get_field_index("bytes") >= 0
     return _is_text(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -93,11 +94,7 @@ class Plan:
 
     def finish(self) -> None:
         """Remove the folder of what was not finished."""
-        staging = self.files[0].staging
-        for folder in sorted((path for path in staging.rglob("*") if path.is_dir()), reverse=True):
-            folder.rmdir()
-        if staging.exists():
-            staging.rmdir()
+        shutil.rmtree(self.files[0].staging, ignore_errors=True)
 
     def rows_with_errors(self) -> int:
         """How many rows of the finished files have no prediction."""

@@ -138,6 +138,11 @@ class ImageFeatures(Dataset[dict[str, Any]]):
             for i, image in enumerate(self.images):
                 self._cached[i] = image_pixels(image, settings)
 
+    @property
+    def augments_alone(self) -> bool:
+        """Whether crops are drawn here, image by image."""
+        return self.augment and self.native is None
+
     def __len__(self) -> int:
         return len(self.examples)
 

@@ -150,6 +150,7 @@ class PLMRModel(RationaleModel):
         predictor.config.num_hidden_layers = layers - split
         facts.predictor, facts.generator = predictor.config.to_dict(), generator.config.to_dict()
         facts.share_embeddings = True
+        facts.pooling = "first"  # the early exit and the classifier read the same
         facts.options = {
             "full_layers": full_layers,
             "biases": [0.0] * (split - full_layers - 1),

@@ -151,9 +151,6 @@ class Predictor(nn.Module):
         features, where = self.encoder.features(inputs), None
         seen = visible if bias is None else visible * (bias[:, 0, 0] == 0)  # padding may be sampled, but is never seen
         if self.mask_mode == "drop" and self.training:
-            if visible.requires_grad:
-                bound = MOST_A_FEATURE_CHANGES / len(visible)
-                visible.register_hook(lambda gradient: gradient.clamp(-bound, bound))
             bias = drop_bias(nn.functional.pad(visible, (self.encoder.prefix, 0), value=1.0), bias)
         elif self.mask_mode == "drop":
             features, where, bias = gather_visible(features, visible > 0, self.encoder.prefix)
@@ -430,13 +427,28 @@ def padding_bias(attention_mask: Tensor | None) -> Tensor | None:
     return (1.0 - attention_mask[:, None, None, :].float()) * HIDDEN
 
 
+class _Bounded(torch.autograd.Function):
+    """A mask as it is, whose gradient through attention is bounded by `MOST_A_FEATURE_CHANGES` in a mean loss."""
+
+    @staticmethod
+    def forward(ctx: Any, visible: Tensor) -> Tensor:
+        """[batch, positions]."""
+        return visible.view_as(visible)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        """[batch, positions]."""
+        bound = MOST_A_FEATURE_CHANGES / len(gradient)
+        return gradient.clamp(-bound, bound)
+
+
 def drop_bias(visible: Tensor, bias: Tensor | None) -> Tensor:
     """Attention bias log(M) that excludes invisible positions: A_ij ∝ exp(s_ij) M_j.
 
     This is equation 11 of DynamicViT (arXiv 2106.02034). `LEAK` keeps the derivative 1 / M_j finite, so that the mask
-    of a dropped feature still gets the gradient exp(s_ij) / Σ.
+    of a dropped feature still gets the gradient exp(s_ij) / Σ, up to a bound.
     """
-    dropped = torch.log(visible + LEAK)[:, None, None, :]
+    dropped = torch.log(_Bounded.apply(visible) + LEAK)[:, None, None, :]
     return dropped if bias is None else dropped + bias
 
 

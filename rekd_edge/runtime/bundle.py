@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rekd_edge.documents import sha256_of
 from rekd_edge.errors import InputError
 from rekd_edge.runtime.image import ImageSettings
 
@@ -76,7 +76,7 @@ def write_manifest(folder: Path, fields: Mapping[str, Any]) -> None:
         ValueError: a number in `fields` is not finite, which JSON cannot hold.
     """
     files = {
-        path.name: {"sha256": _sha256(path), "size": path.stat().st_size}
+        path.name: {"sha256": sha256_of(path), "size": path.stat().st_size}
         for path in sorted(folder.iterdir())
         if path.name != LAYOUT.manifest
     }
@@ -156,13 +156,5 @@ def _check_file(folder: Path, name: str, record: Any, verify: bool) -> None:
         raise InputError(
             f"{path} has {path.stat().st_size} bytes where the manifest says {record['size']}; copy the bundle again."
         )
-    if verify and _sha256(path) != record["sha256"]:
+    if verify and sha256_of(path) != record["sha256"]:
         raise InputError(f"{path} is not the file that was exported (its SHA-256 differs); copy the bundle again.")
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

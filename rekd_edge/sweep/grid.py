@@ -39,7 +39,18 @@ from rekd_edge.methods import METHODS, method_of
 __all__ = ["FIRST_SEED", "SELECTION_SETTINGS", "Grid", "Row", "load_grid", "shipped_grids"]
 
 FIRST_SEED = 2026
-SELECTION_SETTINGS = frozenset(("target_ratio", "class_ratios", "lambda_select", "alpha", "alpha_end", "lambda_r"))
+SELECTION_SETTINGS = frozenset(
+    (
+        "target_ratio",
+        "class_ratios",
+        "lambda_select",
+        "alpha",
+        "alpha_end",
+        "lambda_r",
+        "initial_ratio",
+        "ratio_descent",
+    )
+)
 """What a method that selects nothing knows nothing of: its line is not varied by these."""
 
 Values = tuple[tuple[str, Any], ...]

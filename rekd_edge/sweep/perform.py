@@ -26,7 +26,7 @@ from filelock import FileLock
 from transformers import TrainerCallback
 
 from rekd_edge.data import DataSettings, load_data
-from rekd_edge.documents import read_json, write_json
+from rekd_edge.documents import read_json, sha256_of, write_json
 from rekd_edge.errors import FailureError, InputError, RekdEdgeError
 from rekd_edge.evaluate import evaluate
 from rekd_edge.methods import method_of
@@ -34,7 +34,7 @@ from rekd_edge.modeling import RationaleConfig
 from rekd_edge.modeling.backbones import backbone_config
 from rekd_edge.sweep.plan import Choice, Run
 from rekd_edge.training.configuration import TrainingConfig
-from rekd_edge.training.run import CHECKPOINTS, CONTROL, RECIPE_FILE, train
+from rekd_edge.training.run import CHECKPOINTS, CONTROL, RECIPE_FILE, TARGETS, train
 
 __all__ = [
     "ERROR",
@@ -46,10 +46,11 @@ __all__ = [
     "perform",
     "place_name",
     "read_result",
-    "write_whole",
 ]
 
 RUNS = "runs"
+_NOT_OF_A_RESULT = ("workers", "log_steps", "report_to", "checkpoint_minutes")
+"""Settings that a run's figures don't depend on."""
 LOCKS = ".locks"
 PROGRESS, RESULT, ERROR = "progress.json", "result.json", "error.json"
 RATIO_TOLERANCE = 0.01
@@ -108,8 +109,8 @@ class Resolver:
         )
         config = _with_absolute_places(config)
         facts = config.to_dict()
-        for place in ("teacher", "control", "backbone"):
-            facts.pop(place)
+        for name in ("teacher", "control", "backbone", *_NOT_OF_A_RESULT):
+            facts.pop(name)
         facts["data"].pop("spec")  # its content counts, and not where it lies
         facts |= {
             "content": data_fingerprint(config.spec, config.data),
@@ -169,8 +170,8 @@ def backbone_fingerprint(name: str) -> str:
     folder = Path(place if Path(place).is_dir() else name)
     if not folder.is_dir():
         return name
-    files = sorted((path.name, path.stat().st_size) for path in folder.iterdir() if path.is_file())
-    return json.dumps([family + parted, files])
+    files = [path for path in sorted(folder.iterdir()) if path.suffix in (".json", ".safetensors", ".bin", ".txt")]
+    return json.dumps([family + parted, [(path.name, sha256_of(path)) for path in files]])
 
 
 def _with_absolute_places(config: TrainingConfig) -> TrainingConfig:
@@ -219,13 +220,13 @@ def perform(name: str, plan: dict[str, Run], folder: str) -> dict[str, Any]:
             else:
                 sentence = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
             run.mkdir(parents=True, exist_ok=True)
-            write_whole(run / ERROR, {"error": sentence, "traceback": traceback.format_exc()})
+            write_json(run / ERROR, {"error": sentence, "traceback": traceback.format_exc()})
             if isinstance(error, RekdEdgeError):
                 raise
             raise FailureError(sentence) from error
         finally:
             (run / PROGRESS).unlink(missing_ok=True)
-        write_whole(run / RESULT, row)
+        write_json(run / RESULT, row)
         return row
 
 
@@ -247,7 +248,7 @@ def _make_resumable(run: Path, config: TrainingConfig) -> None:
         if part == run:  # the fingerprint is the same: places alone can differ
             asked = json.loads(json.dumps(config.to_dict()))
             if recipe != asked:
-                write_whole(started, asked)
+                write_json(started, asked)
 
 
 def measured(run: Run, resolved: Resolved) -> dict[str, Any]:
@@ -312,20 +313,10 @@ class _Report(TrainerCallback):
 
 
 def _report(run: Path, stage: str, more: dict[str, Any]) -> None:
-    write_whole(run / PROGRESS, {"pid": os.getpid(), "host": socket.gethostname(), "stage": stage, **more})
-
-
-def write_whole(path: Path, content: dict[str, Any] | str) -> None:
-    """Write a file beside its place and move it in: a reader finds the old one or the new one."""
-    staged = path.with_name(f".{path.name}.{os.getpid()}")
-    if isinstance(content, str):
-        staged.write_text(content, encoding="utf-8")
-    else:
-        write_json(staged, content)
-    os.replace(staged, path)
+    write_json(run / PROGRESS, {"pid": os.getpid(), "host": socket.gethostname(), "stage": stage, **more})
 
 
 def unknown_folders(folder: Path, known: Iterable[Path]) -> list[Path]:
     """Run folders of a sweep that its grid does not name."""
-    named = set(known)
+    named = {*known, folder / RUNS / TARGETS}
     return sorted(path for path in (folder / RUNS).glob("*") if path.is_dir() and path not in named)

@@ -17,7 +17,8 @@ CONTROL = "control"
 _NOT_OF_A_CONTROL = frozenset(
     (
         *("generator_layers", "lambda_select", "normalise_selection", "selection_loss", "lambda_contiguity"),
-        *("select_words", "min_selected", "max_selected", "share_embeddings", "calibrate"),
+        *("initial_ratio", "ratio_descent", "select_words", "min_selected", "max_selected"),
+        *("share_embeddings", "calibrate"),
         *("temperature_start", "temperature_end", "temperature_refresh", "gumbel_noise"),
         *("alpha", "alpha_end", "distil", "kd_temperature", "lambda_r"),
         *("teacher_labels", "teacher_mask", "teacher_margins", "allow_weak_teacher"),

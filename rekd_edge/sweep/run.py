@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from rekd_edge.documents import read_json
+from rekd_edge.documents import read_json, write_json, write_whole
 from rekd_edge.engines import EngineSettings, Task, run_tasks
 from rekd_edge.errors import InputError
 from rekd_edge.methods import METHODS
@@ -31,7 +31,6 @@ from rekd_edge.sweep.perform import (
     place_name,
     read_result,
     unknown_folders,
-    write_whole,
 )
 from rekd_edge.sweep.plan import CONTROL, Run, closure, expand
 from rekd_edge.sweep.plots import draw
@@ -149,7 +148,7 @@ class _Sweep:
                 else:
                     self.errors[name], note = outcome.error, ""
                     if folder is not None and folder.is_dir() and not (folder / ERROR).is_file():  # lost too often
-                        write_whole(folder / ERROR, {"error": outcome.error})
+                        write_json(folder / ERROR, {"error": outcome.error})
                 board.ended(name, outcome.error, note)
                 self.write()
 
@@ -195,7 +194,7 @@ class _Sweep:
     def write(self, pictures: bool = False) -> None:
         """Write the table of what is finished."""
         document = self.document()
-        write_whole(self.folder / TABLE, document)
+        write_json(self.folder / TABLE, document)
         lines = document["table"]
         write_whole(self.folder / MARKDOWN, as_markdown(self.grid.title, self.grid.source, lines, document["failed"]))
         if self._can_draw and (pictures or time.monotonic() - self._drawn > _DRAW_SECONDS):

@@ -74,11 +74,12 @@ class TrainingConfig:
     target_ratio: float | None = None
     """p_target of equation 3: 0.10 for text, 0.15 for images."""
     initial_ratio: float | None = None
-    """What a fresh generator samples of every input, by the bias of its head; None leaves the head as it is drawn
-    (about half). From a half, a deep encoder may not come down to the target within hundreds of steps."""
+    """What a fresh generator of `re` or `rekd` samples of every input, by the bias of its head; None leaves the head as
+    it is drawn (about half), from where a deep encoder may not come down to the target within hundreds of steps."""
     ratio_descent: float = 0.0
-    """Share of the steps in which p_target of equation 3 falls from 1 to `target_ratio`: the predictor learns on the
-    whole input first, and the generator to leave out little by little. 0 is the paper's constant target."""
+    """Share of the steps in which p_target of equation 3 falls from 1 to `target_ratio` for `re` and `rekd`: the
+    predictor learns on the whole input first, and the generator to leave out little by little. 0 is the paper's
+    constant target."""
     lambda_select: float | None = None
     """λ_select of equation 6: 1e-4 for text, 1e-2 for images (tuned per model in the paper's tables 4 and 5)."""
     normalise_selection: bool = True
@@ -231,8 +232,6 @@ class TrainingConfig:
             raise InputError(f"{self.method} distils from a teacher; give --teacher the folder of a finished re run.")
         if method.teacher == "never" and self.teacher:
             raise InputError(f"{self.method} takes no teacher; use --method rekd or leave --teacher out.")
-        if self.pooling == "mean" and self.method == "plmr":
-            raise InputError("The early exit of plmr reads the first position; set pooling=first.")
         if self.select_words and self.count_all_positions:
             raise InputError("select_words and count_all_positions exclude each other: padding belongs to no word.")
         if self.share_embeddings and self.freeze_embeddings == "generator":

@@ -16,8 +16,9 @@ from typing import Any, cast
 
 import torch
 from torch.utils.data import Dataset
-from transformers import TrainerCallback, set_seed
+from transformers import TrainerCallback, TrainerState, set_seed
 from transformers.integrations import get_available_reporting_integrations
+from transformers.trainer import TRAINER_STATE_NAME
 
 from rekd_edge.data import DataSource, load_data
 from rekd_edge.data.features import TextFeatures
@@ -157,14 +158,18 @@ def _check_output(output: Path, resume: bool, recipe: dict[str, Any]) -> dict[st
             f"{output} was started with other settings ({', '.join(changed)}); resume with the same, or give --output "
             "a new folder."
         )
+    for left in output.glob(".finish.*"):
+        shutil.rmtree(left)
     if (output / "metrics.json").is_file():
+        shutil.rmtree(output / CHECKPOINTS, ignore_errors=True)
         return read_json(output / "metrics.json")
     return None
 
 
 def _begin(checkpoints: Path, recipe: dict[str, Any]) -> None:
     checkpoints.mkdir(parents=True, exist_ok=True)
-    write_json(checkpoints / RECIPE_FILE, recipe)
+    if not (checkpoints / RECIPE_FILE).is_file():
+        write_json(checkpoints / RECIPE_FILE, recipe)
 
 
 def _check_reporting(name: str) -> None:
@@ -249,15 +254,15 @@ def _trainer(
 
         if config.teacher_mask == "own" and not config.data.augment:
             read = [calibrated, uses_bf16(config), model.config.max_length, model.config.image]
-            key = targets_key(teachers, data.fingerprint, *read, config.count_all_positions)
+            key = targets_key(teachers, data.fingerprint, *read, config.count_all_positions, device.type)
             lengths = None
             if isinstance(train_features, TextFeatures) and not config.count_all_positions:
                 lengths = train_features.lengths
-            store, size = checkpoints.parent.parent / TARGETS / key, 2 * config.batch_size
+            store = checkpoints.parent.parent / TARGETS / key
             precision = autocast_of(config, device)
 
             def compute() -> None:
-                stored_targets(store, load, train_features, collate, lengths, size, device, precision)
+                stored_targets(store, load, train_features, collate, lengths, device, precision)
 
             on_first(compute)
             train_features.targets = read_targets(store)
@@ -292,6 +297,10 @@ def _freeze(model: RationaleModel, which: str) -> None:
 def _fit(trainer: RationaleTrainer, checkpoints: Path) -> None:
     """Train, from the last whole checkpoint where there is one."""
     last = on_first(lambda: _last_checkpoint(checkpoints))
+    if last is not None and _had_stopped(Path(last), trainer.context.config.early_stopping):
+        trainer.state = TrainerState.load_from_json(str(Path(last) / TRAINER_STATE_NAME))
+        trainer._load_best_model()
+        return
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="mtime may not be reliable")  # checkpoints are numbered
         trainer.train(resume_from_checkpoint=last)
@@ -299,8 +308,24 @@ def _fit(trainer: RationaleTrainer, checkpoints: Path) -> None:
 
 def _last_checkpoint(checkpoints: Path) -> str | None:
     found = sorted(checkpoints.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-    whole = [path for path in found if (path / "trainer_state.json").is_file() and any(path.glob("rng_state*.pth"))]
+    whole = [path for path in found if _is_whole(path)]
     return str(whole[-1]) if whole else None
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """Trainer writes the random states of all processes and its own state last."""
+    try:
+        read_json(checkpoint / TRAINER_STATE_NAME)
+    except InputError:
+        return False
+    return len(list(checkpoint.glob("rng_state*.pth"))) >= world()
+
+
+def _had_stopped(checkpoint: Path, patience: int | None) -> bool:
+    """Whether training ended early here, and only what follows was cut off."""
+    entries = read_json(checkpoint / TRAINER_STATE_NAME)["log_history"]
+    dev = [entry["eval_loss"] for entry in entries if "eval_loss" in entry]
+    return patience is not None and bool(dev) and len(dev) - 1 - dev.index(min(dev)) >= patience
 
 
 def _settle_predictor(trainer: RationaleTrainer, checkpoints: Path, callbacks: Callbacks) -> dict[str, Any] | None:

@@ -28,16 +28,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rekd_edge.data.features import PER_TOKEN_TARGETS, ImageFeatures, Targets, TextFeatures
-from rekd_edge.documents import read_json, write_json
+from rekd_edge.documents import read_json, sha256_of, write_json
 from rekd_edge.modeling.rationale import MODEL_FILE
 from rekd_edge.progress import steps
 from rekd_edge.training.teacher import TeacherFacts, Teachers
 
 __all__ = ["read_targets", "stored_targets", "targets_key"]
 
+FORMAT = 1
+"""To be raised whenever a teacher says something else of the same data."""
+BATCH_SIZE = 64
+"""The same for every student: the last digit of a target depends on what shares its batch."""
 FLUSH_EVERY = 20
 """Batches after which the work done so far is safe."""
-CHUNK = 2**20
 
 
 def targets_key(teachers: Sequence[TeacherFacts], data: str, *reading: Any) -> str:
@@ -48,13 +51,8 @@ def targets_key(teachers: Sequence[TeacherFacts], data: str, *reading: Any) -> s
         data: fingerprint of the data.
         reading: everything else that changes what the teachers see or say.
     """
-    digest = hashlib.sha256(json.dumps([data, *reading], sort_keys=True).encode())
-    for teacher in teachers:
-        digest.update((teacher.folder / "config.json").read_bytes())
-        with (teacher.folder / MODEL_FILE).open("rb") as file:
-            while chunk := file.read(CHUNK):
-                digest.update(chunk)
-    return digest.hexdigest()[:32]
+    files = [sha256_of(teacher.folder / name) for teacher in teachers for name in ("config.json", MODEL_FILE)]
+    return hashlib.sha256(json.dumps([FORMAT, data, reading, files]).encode()).hexdigest()[:32]
 
 
 def stored_targets(
@@ -63,9 +61,9 @@ def stored_targets(
     features: TextFeatures | ImageFeatures,
     collate: Callable[[list[Any]], dict[str, Tensor]],
     lengths: NDArray[np.int64] | None,
-    batch_size: int,
     device: torch.device,
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    batch_size: int = BATCH_SIZE,
 ) -> Targets:
     """The targets in `folder`, computed first where it is not there yet.
 
@@ -76,14 +74,14 @@ def stored_targets(
         collate: puts its items into a batch.
         lengths: positions of each example, those of like length share a batch; None where all batches have as many,
             and what is said of padding is kept then.
-        batch_size: examples that the teachers see at a time.
         device: where the teachers are.
         autocast: precision in which they run.
+        batch_size: examples that they see at a time.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):  # students of one teacher may start together
         if not folder.is_dir():
-            _compute(folder, load(), features, collate, lengths, batch_size, device, autocast)
+            _compute(folder, load(), features, collate, lengths, device, autocast, batch_size)
     return read_targets(folder)
 
 
@@ -120,9 +118,9 @@ def _compute(
     features: TextFeatures | ImageFeatures,
     collate: Callable[[list[Any]], dict[str, Tensor]],
     lengths: NDArray[np.int64] | None,
-    batch_size: int,
     device: torch.device,
     autocast: Callable[[], AbstractContextManager[Any]],
+    batch_size: int,
 ) -> None:
     partial = folder.with_name(f"{folder.name}.partial")
     partial.mkdir(exist_ok=True)
@@ -151,11 +149,11 @@ def _compute(
             if number % FLUSH_EVERY == 0:
                 for array in arrays.values():
                     array.flush()  # type: ignore[attr-defined]
-                _mark(partial, start + len(chosen))
+                write_json(partial / "done.json", {"examples": start + len(chosen)})
             show(start + len(chosen), len(order))
     for array in arrays.values():
         array.flush()  # type: ignore[attr-defined]
-    _mark(partial, len(order))
+    write_json(partial / "done.json", {"examples": len(order)})
     partial.rename(folder)
 
 
@@ -171,9 +169,3 @@ def _open(partial: Path, found: Mapping[str, Tensor], ends: NDArray[np.int64], f
         dtype = np.dtype(np.bool_ if values.dtype == torch.bool else np.float32)
         arrays[name] = open_memmap(partial / f"{name}.npy", mode="w+", dtype=dtype, shape=shape)
     return arrays
-
-
-def _mark(partial: Path, examples: int) -> None:
-    beside = partial / "done.json.new"
-    write_json(beside, {"examples": examples})
-    beside.replace(partial / "done.json")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -34,7 +35,7 @@ from rekd_edge.training.annealing import temperature_at
 from rekd_edge.training.augmentation import augment, draw_crops
 from rekd_edge.training.configuration import TrainingConfig
 from rekd_edge.training.inference import batches, dev_metrics, predict
-from rekd_edge.training.objectives import Context, Moment, objective_of
+from rekd_edge.training.objectives import PREDICTOR, Context, Moment, objective_of
 from rekd_edge.training.processes import Share, mean_over_processes, on_first, rank, world
 from rekd_edge.training.sampling import LengthBuckets
 
@@ -58,9 +59,11 @@ class RationaleTrainer(Trainer):
         callbacks: list[TrainerCallback],
     ) -> None:
         config = context.config
-        callbacks = [*callbacks, TimedCheckpoints(config.checkpoint_minutes)]
+        if not (isinstance(train_dataset, ImageFeatures) and train_dataset.augments_alone):
+            # crops that the data set draws come from a stream that only an epoch's start restores
+            callbacks = [*callbacks, TimedCheckpoints(config.checkpoint_minutes)]
         if config.early_stopping is not None:
-            callbacks.append(EarlyStoppingCallback(config.early_stopping))
+            callbacks = [*callbacks, EarlyStoppingCallback(config.early_stopping)]
         super().__init__(
             model=model,
             args=training_arguments(config, checkpoints, len(train_dataset)),  # type: ignore[arg-type]
@@ -171,7 +174,9 @@ class RationaleTrainer(Trainer):
         model = self.rationale_model
 
         def measured() -> tuple[dict[str, Any], float, dict[str, Any]]:
-            predictions = predict(model, self.dev_loader(), self.context.config.calibrate)
+            # a generator that learns no more keeps its biases
+            calibrate = self.context.config.calibrate and self.context.objective != PREDICTOR
+            predictions = predict(model, self.dev_loader(), calibrate)
             metrics = dev_metrics(predictions, model.config, self.context)
             return metrics, model.config.margin_bias, model.config.options
 
@@ -247,6 +252,8 @@ class TimedCheckpoints(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """After the interval, save."""
+        if state.global_step % (state.max_steps // args.num_train_epochs) == 0:
+            return  # the epoch's end saves, after its evaluation
         asks = world() == 1 or state.global_step % ASKED_EVERY == 0
         if asks and on_first(lambda: time.monotonic() - self._last >= self.seconds):
             control.should_save = True
@@ -261,7 +268,7 @@ def uses_bf16(config: TrainingConfig) -> bool:
     if config.precision != "auto":
         return config.precision == "bf16"
     if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported()
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     return bool(torch.cpu.get_capabilities().get("avx512_bf16") or torch.cpu.get_capabilities().get("amx_bf16"))
 
 
@@ -287,6 +294,8 @@ def training_arguments(config: TrainingConfig, checkpoints: Path, examples: int)
     warmup = round(config.warmup_ratio * steps)
     scheduler = "constant_with_warmup" if config.lr_scheduler == "constant" else config.lr_scheduler
     cuda = torch.cuda.is_available()
+    bf16 = uses_bf16(config)
+    os.environ["ACCELERATE_MIXED_PRECISION"] = "bf16" if bf16 else "no"  # else an earlier run's stays
     arguments = Arguments(
         output_dir=str(checkpoints),
         num_train_epochs=epochs,
@@ -296,12 +305,13 @@ def training_arguments(config: TrainingConfig, checkpoints: Path, examples: int)
         lr_scheduler_type=scheduler,
         warmup_steps=warmup,
         max_grad_norm=config.max_grad_norm,
-        bf16=uses_bf16(config),
+        bf16=bf16,
         use_cpu=not torch.accelerator.is_available(),  # Trainer refuses bf16 on a CPU otherwise
         seed=config.seed,
         eval_strategy="epoch",
         save_strategy="epoch",
         save_total_limit=2,
+        restore_callback_states_from_checkpoint=True,  # the patience of early stopping
         load_best_model_at_end=True,
         metric_for_best_model="loss",
         greater_is_better=False,

@@ -49,6 +49,13 @@ class InterruptAfterCheckpoint(TrainerCallback):
             raise KeyboardInterrupt
 
 
+class InterruptInEvaluation(TrainerCallback):
+    """After the steps of an epoch, before what the evaluation found is saved."""
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        raise KeyboardInterrupt
+
+
 class StepRecorder(TrainerCallback):
     def __init__(self) -> None:
         self.steps: list[int] = []
@@ -420,3 +427,49 @@ def test_a_student_of_two_teachers(runs: Callable[..., Path], settings: Callable
     assert 0 < metrics["rationale_ratio"] < 1
     with pytest.raises(InputError, match="nowhere does not exist"):
         train(settings("text", "rekd", **{**changes, "teacher": f"{runs('text', 're')},nowhere"}), tmp_path / "other")
+
+
+@pytest.mark.parametrize("interrupt", [InterruptInEvaluation(), InterruptAfterCheckpoint(epoch=0)])
+def test_resumed_within_an_epoch_a_run_ends_with_the_same_weights_and_epochs(
+    interrupt: TrainerCallback, settings: Callable, tmp_path: Path
+) -> None:
+    config = settings("text", "cls", checkpoint_minutes=1e-9)  # saves after each step
+    train(config, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "cut", callbacks=lambda name: [interrupt])
+    train(config, tmp_path / "cut", resume=True)
+    assert_same_weights(tmp_path / "whole", tmp_path / "cut")
+    epochs = [json.loads((tmp_path / name / "training.json").read_text())["epochs"] for name in ("whole", "cut")]
+    assert [entry["eval_loss"] for entry in epochs[0]] == [entry["eval_loss"] for entry in epochs[1]]
+
+
+def test_a_run_that_had_stopped_early_trains_no_further_when_resumed(settings: Callable, tmp_path: Path) -> None:
+    changes = {"epochs": 6, "early_stopping": 1, "learning_rate": 0.03, "predictor_epochs": 1, "control": None}
+    config = settings("image", "re", **changes)
+    train(config, tmp_path / "whole")
+    record = json.loads((tmp_path / "whole/training.json").read_text())
+    assert len(record["epochs"]) < 6  # it did stop early
+
+    def cut(stage: str) -> list[TrainerCallback]:
+        return [InterruptAfterCheckpoint()] if stage == objectives.PREDICTOR else []
+
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "cut", callbacks=cut)
+    recorder = StepRecorder()
+    train(config, tmp_path / "cut", resume=True, callbacks=lambda stage: [recorder] if stage == "re" else [])
+    assert recorder.steps == []
+    assert_same_weights(tmp_path / "whole", tmp_path / "cut")
+    again = json.loads((tmp_path / "cut/training.json").read_text())
+    assert (again["epochs"], again["steps"]) == (record["epochs"], record["steps"])
+
+
+def test_what_a_kill_left_beside_a_finished_run_is_removed(
+    runs: Callable[..., Path], settings: Callable, tmp_path: Path
+) -> None:
+    output = tmp_path / "run"
+    shutil.copytree(runs("text", "cls"), output)
+    (output / ".finish.abc").mkdir()
+    (output / "checkpoints").mkdir()
+    train(settings("text", "cls"), output, resume=True)
+    assert not (output / ".finish.abc").exists()
+    assert not (output / "checkpoints").exists()

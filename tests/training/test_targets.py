@@ -37,7 +37,7 @@ class Prepared:
 
     def store(self, folder: Path, load: Callable[[], Teachers] | None = None) -> Any:
         return stored_targets(
-            folder, load or (lambda: self.teachers), self.features, self.collate, self.lengths, 7, CPU
+            folder, load or (lambda: self.teachers), self.features, self.collate, self.lengths, CPU, batch_size=7
         )
 
 

@@ -78,7 +78,7 @@ def prepare(config: TrainingConfig, data: DataSource, preprocessing: Preprocessi
         raise InputError("plmr counts features alone; set count_all_positions=false.")
     if config.lambda_contiguity:
         raise InputError("plmr has a weight of its own for runs of features; set plmr.lambda_continuity instead.")
-    config = replace(config, share_embeddings=True)  # it is one encoder
+    config = replace(config, share_embeddings=True, pooling="first")  # one encoder, whose early exit reads that
     if config.generator_layers is not None:
         return config
     with torch.random.fork_rng():
