@@ -274,6 +274,7 @@ def predict(
         "--image-column": image_column,
         "--workers": workers,
         "--address": address,
+        "--engine": None if engine is Engine.LOCAL else engine,
     }
     if idle := next((name for name, value in bulk.items() if value is not None), None):
         raise InputError(f"{idle} goes with --input, a Parquet file or a folder of them; give that too.")

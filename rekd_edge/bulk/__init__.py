@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from rekd_edge.errors import FailureError, InputError
 from rekd_edge.progress import say, steps
 
 if TYPE_CHECKING:
+    from rekd_edge.bulk.inputs import InputFile
     from rekd_edge.bulk.pieces import Plan
 
 __all__ = ["ROWS_PER_TASK", "predict_files"]
@@ -57,6 +59,7 @@ def predict_files(
         FailureError: some files could not be predicted; the others are written.
     """
     try:
+        import filelock  # noqa: F401
         import pyarrow.parquet  # noqa: F401
     except ImportError as error:
         raise InputError(
@@ -64,12 +67,51 @@ def predict_files(
         ) from error
     if threads < 1:
         raise InputError(f"{threads} threads cannot run anything; give --threads 1 or more.")
+    if rows_per_task < 1:
+        raise InputError(f"rows_per_task must be at least 1, not {rows_per_task}.")
     from rekd_edge.bulk.inputs import find_inputs
-    from rekd_edge.bulk.pieces import Plan, join_pieces, predict_pieces
 
     begin = time.perf_counter()
     bundle, source, output = bundle.resolve(), source.resolve(), output.resolve()
-    plan = Plan.of(find_inputs(bundle, source, output, text_column, image_column), output, rows_per_task)
+    files = find_inputs(bundle, source, output, text_column, image_column)
+    with _alone(output):
+        return _predict(bundle, files, output, engine, threads, rows_per_task, begin)
+
+
+@contextmanager
+def _alone(output: Path) -> Iterator[None]:
+    """Keep a second call out of the same folder.
+
+    Raises:
+        InputError: one is at work there.
+    """
+    from filelock import FileLock, Timeout
+
+    output.parent.mkdir(parents=True, exist_ok=True)
+    lock = output.with_name(f".{output.name}.lock")
+    try:
+        with FileLock(lock, timeout=0):
+            try:
+                yield
+            finally:
+                lock.unlink(missing_ok=True)
+    except Timeout:
+        raise InputError(f"Another call writes to {output}; wait for it, or give --output another folder.") from None
+
+
+def _predict(
+    bundle: Path,
+    files: list[InputFile],
+    output: Path,
+    engine: EngineSettings,
+    threads: int,
+    rows_per_task: int,
+    begin: float,
+) -> dict[str, Any]:
+    """As `predict_files`, of files that were looked at."""
+    from rekd_edge.bulk.pieces import Plan, join_pieces, predict_pieces
+
+    plan = Plan.of(files, output, rows_per_task)
     groups = {str(group[0]): group for group in plan.groups}
     home = {piece: name for name, group in groups.items() for piece in group}
     tasks = [Task(name, predict_pieces, (bundle, group, threads), cpus=threads) for name, group in groups.items()]

@@ -149,6 +149,8 @@ def _check_output(output: Path, resume: bool, recipe: dict[str, Any]) -> dict[st
         saved = read_json(output / "training.json")["asked"]
     elif (output / CHECKPOINTS / RECIPE_FILE).is_file():
         saved = read_json(output / CHECKPOINTS / RECIPE_FILE)
+    elif {path.name for path in output.iterdir()} == {CHECKPOINTS}:
+        return None  # killed before anything was written
     else:
         raise InputError(f"{output} holds no run to resume; give --output a new folder.")
     saved = {**TrainingConfig().to_dict(), **saved}  # settings that came later

@@ -21,11 +21,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from filelock import FileLock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from rekd_edge import FailureError, InputError, Rationalizer, cli
+from rekd_edge import FailureError, InputError, Rationalizer, bulk, cli
 from rekd_edge.bulk import predict_files
 from rekd_edge.bulk.rows import output_fields, predict_batch
 from rekd_edge.engines import EngineSettings
@@ -408,3 +409,28 @@ def test_workers_load_nothing_of_training(text_bundle: Path, tmp_path: Path) -> 
     done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}, capture_output=True)
     assert done.returncode == 0, done.stderr
     assert rows(tmp_path / "out" / "in.parquet")[0]["error"] is None
+
+
+def test_two_calls_do_not_write_to_one_folder(text_bundle: Path, tmp_path: Path) -> None:
+    write(tmp_path / "in/a.parquet", text=texts(5))
+    with FileLock(tmp_path / ".out.lock"), pytest.raises(InputError, match="Another call writes to"):
+        predict_files(text_bundle, tmp_path / "in", tmp_path / "out")
+    assert predict_files(text_bundle, tmp_path / "in", tmp_path / "out")["rows"] == 5
+    assert not (tmp_path / ".out.lock").exists()
+
+
+def test_what_a_lost_worker_was_writing_is_removed(
+    text_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "in/a.parquet", text=texts(5))
+    run = bulk._run
+
+    def leaving(*arguments: Any) -> list[str]:
+        errors = run(*arguments)
+        (tmp_path / "out/.rekd-edge").mkdir(exist_ok=True)
+        (tmp_path / "out/.rekd-edge/lost.tmp").write_bytes(b"PAR1")
+        return errors
+
+    monkeypatch.setattr(bulk, "_run", leaving)
+    assert predict_files(text_bundle, tmp_path / "in", tmp_path / "out")["rows"] == 5
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.parquet"]
