@@ -158,13 +158,16 @@ def _check_output(output: Path, resume: bool, recipe: dict[str, Any]) -> dict[st
             "a new folder."
         )
     if (output / "metrics.json").is_file():
+        _clear(output)
         return read_json(output / "metrics.json")
     return None
 
 
 def _begin(checkpoints: Path, recipe: dict[str, Any]) -> None:
     checkpoints.mkdir(parents=True, exist_ok=True)
-    write_json(checkpoints / RECIPE_FILE, recipe)
+    if not (checkpoints / RECIPE_FILE).is_file():
+        write_json(checkpoints / f"{RECIPE_FILE}.new", recipe)
+        os.replace(checkpoints / f"{RECIPE_FILE}.new", checkpoints / RECIPE_FILE)
 
 
 def _check_reporting(name: str) -> None:
@@ -349,7 +352,13 @@ def _finish(
             os.replace(staging / name, output / name)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    shutil.rmtree(output / CHECKPOINTS, ignore_errors=True)
+    _clear(output)
+
+
+def _clear(output: Path) -> None:
+    """Remove what a finished run needs no more, of processes too that were killed while they finished it."""
+    for left in (output / CHECKPOINTS, *output.glob(".finish.*")):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def _agree(one: Any, other: Any) -> bool:

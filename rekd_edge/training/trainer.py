@@ -246,7 +246,9 @@ class TimedCheckpoints(TrainerCallback):
         self._last = time.monotonic()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """After the interval, save."""
+        """After the interval, save; not at the end of an epoch, which is measured first and saved then."""
+        if float(state.epoch or 0).is_integer():
+            return
         asks = world() == 1 or state.global_step % ASKED_EVERY == 0
         if asks and on_first(lambda: time.monotonic() - self._last >= self.seconds):
             control.should_save = True
