@@ -224,3 +224,8 @@ def test_alpha_goes_linearly_to_its_end() -> None:
     config = load_config(None, {"alpha": 0.2, "alpha_end": 1.0})
     assert [config.alpha_at(progress) for progress in (0.0, 0.25, 1.0)] == pytest.approx([0.2, 0.4, 1.0])
     assert load_config(None, {"alpha": 0.2}).alpha_at(0.7) == 0.2
+
+
+@pytest.mark.parametrize(("descent", "progress", "left"), [(0, 0, 0), (0.5, 0, 1), (0.5, 0.25, 0.5), (0.5, 0.8, 0)])
+def test_the_target_falls_in_the_first_part_of_the_steps(descent: float, progress: float, left: float) -> None:
+    assert load_config(None, {"ratio_descent": descent}).descent_at(progress) == pytest.approx(left)
