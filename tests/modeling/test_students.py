@@ -23,8 +23,8 @@ from rekd_edge.modeling.backbones import (
     load_backbone,
 )
 from rekd_edge.modeling.convolutional import neighbours
+from rekd_edge.modeling.encoder import FLOOR
 from rekd_edge.modeling.encoders import Encoder, build_encoder, encoder_from_backbone
-from rekd_edge.modeling.student import FLOOR
 
 NETS = {"bilstm": ("bert", "roberta"), "cnn": ("bert", "roberta"), "resnet": ("vit",)}
 PAIRS = [(family, donor) for family, donors in NETS.items() for donor in donors]
