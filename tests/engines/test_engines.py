@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import engine_calls as calls
@@ -193,7 +194,8 @@ if __name__ == "__main__":
 @pytest.mark.parametrize(("sign", "status"), [(signal.SIGKILL, -9), (signal.SIGINT, None)])
 def test_workers_end_with_their_caller(sign: signal.Signals, status: int | None, tmp_path: Path) -> None:
     code = CALLER.format(path=str(Path(calls.__file__).parent), folder=str(tmp_path))
-    caller = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # shells let what runs in the background ignore it
+    caller = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL, preexec_fn=heed)
     pid, child = pids(tmp_path)
     caller.send_signal(sign)
     ended = caller.wait(20)
