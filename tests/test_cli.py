@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -449,7 +450,9 @@ def start() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     def start(*arguments: str | Path, **environment: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-c", "from rekd_edge.cli import main; main()", *map(str, arguments)]
         pipe = subprocess.PIPE
-        process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env={**os.environ, **environment})
+        heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # shells let what runs in the background ignore it
+        together = {**os.environ, **environment}
+        process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=together, preexec_fn=heed)
         started.append(process)
         return process
 

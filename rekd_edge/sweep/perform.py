@@ -109,8 +109,8 @@ class Resolver:
         )
         config = _with_absolute_places(config)
         facts = config.to_dict()
-        for name in ("teacher", "control", "backbone", *_NOT_OF_A_RESULT):
-            facts.pop(name)
+        for setting in ("teacher", "control", "backbone", *_NOT_OF_A_RESULT):
+            facts.pop(setting)
         facts["data"].pop("spec")  # its content counts, and not where it lies
         facts |= {
             "content": data_fingerprint(config.spec, config.data),
