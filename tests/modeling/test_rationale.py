@@ -116,12 +116,12 @@ def test_dropping_gives_unselected_features_the_gradient_of_attention_weighted_b
     assert difference.abs() > 1e-6
 
 
-@every_drop
-def test_no_feature_says_more_than_it_could_change_in_a_mean_loss(
-    family: str, mask_mode: str, make_model: Make, make_batch: Batch
+@every_transformer
+def test_no_feature_says_more_through_attention_than_it_could_change_in_a_mean_loss(
+    family: str, make_model: Make, make_batch: Batch
 ) -> None:
     """Attention that waits for a dropped word would give it a gradient of any size (arXiv 2106.02034, equation 11)."""
-    model, batch = make_model(family, mask_mode).train(), make_batch(family)
+    model, batch = make_model(family, "drop").train(), make_batch(family)
     _, special = model.feature_positions(*inputs_of(batch))
     visible = (some_mask(model, batch) | special).float().requires_grad_()
     logits = model.predictor(inputs_of(batch)[0], visible, padding_bias(batch.get("attention_mask")))
