@@ -7,9 +7,10 @@
 The plain loop: fp32, texts padded to the longest that the recipe allows, the teacher run in every step, the loss read
 back in every step, images resized one by one, AdamW as torch gives it, the attention that transformers chooses. It
 uses the same modules and the same equations, so that nothing but the loop differs. The two take turns step by step in
-one process, each seeing every example once; the teacher targets that ours computes once are timed apart, and
-`amortised` counts them over the paper's 35 epochs. Peak memory is that of processes of their own. `accuracy` trains
-REKD students on planted reviews with what makes a step fast (bf16, batches of like length) and without.
+one process, each seeing every example once (on a GPU after an epoch that warms up; on a CPU the plain loop has a step to
+warm up and ours has none). Teacher targets are computed anew for each row and timed apart; `amortised` counts them over
+the paper's 35 epochs. Peak memory is that of processes of their own. `accuracy` trains REKD students on planted reviews
+with what makes a step fast (bf16, batches of like length) and without.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -24,6 +26,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -41,7 +44,7 @@ from rekd_edge.progress import say
 from rekd_edge.training import losses
 from rekd_edge.training.configuration import TrainingConfig, load_config
 from rekd_edge.training.preparation import build_model, model_config, prepare_preprocessing
-from rekd_edge.training.run import train
+from rekd_edge.training.run import TARGETS, train
 from rekd_edge.training.trainer import RationaleTrainer
 
 EPOCHS = 35
@@ -71,7 +74,8 @@ def main() -> None:
         teacher = short_teacher(given, depth)
         for layers in given.layers or students:
             rows.append(compared(given, "rekd", layers, teacher))
-        shape = {"batch_size": given.batch_sizes, "data.max_length": given.lengths}
+        length = "data.max_length" if given.recipe == "imdb" else "data.image_size"
+        shape = {"batch_size": given.batch_sizes, length: given.lengths}
         for name, values in shape.items():
             for value in values:
                 rows.append(compared(given, "rekd", students[-1], teacher, {name: value}))
@@ -84,10 +88,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("recipe", choices=[*sorted(LAYERS), "accuracy"])
     parser.add_argument("--data")
     parser.add_argument("--backbone")
-    parser.add_argument("--examples", type=int, default=256, help="seen once by each loop")
+    parser.add_argument("--examples", type=int, default=320, help="seen once by each loop")
     parser.add_argument("--layers", type=int, nargs="*", help="of the students")
-    parser.add_argument("--batch-sizes", type=int, nargs="*", default=[])
-    parser.add_argument("--lengths", type=int, nargs="*", default=[])
+    parser.add_argument("--batch-sizes", type=int, nargs="*", default=[], help="of the smallest student")
+    parser.add_argument("--lengths", type=int, nargs="*", default=[], help="tokens or pixels of the smallest student")
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--no-memory", action="store_true")
     parser.add_argument("--memory", help=argparse.SUPPRESS)  # a process of its own: JSON of one row's settings
@@ -151,22 +155,26 @@ def compared(
     """One row: seconds a step of both loops over the same examples, in turn."""
     more = more or {}
     config = settings(given, method, layers, teacher, **more)
+    config = replace(config, epochs=2 if torch.cuda.is_available() else 1)
     plain = PlainLoop(config, teacher)
+    plain.step(1.0)  # warms up
     turns = InTurn(plain)
     name = f"{method}-{layers}-" + "-".join(map(str, more.values()))
+    shutil.rmtree(given.work / TARGETS, ignore_errors=True)
     started = time.perf_counter()
     train(config, given.work / name, callbacks=lambda stage: [turns])
-    ours, theirs = turns.seconds[1:], plain.seconds[1:]  # the first warms up
+    steps = len(turns.seconds) // (config.epochs or 1)  # of the last epoch
+    ours, theirs = turns.seconds[-steps:], plain.seconds[-steps:]
     targets = max(0.0, turns.began - started) if teacher else 0.0  # with loading; it is an upper bound
     ratio = sum(theirs) / sum(ours)
-    spread = sum(ours) + targets * len(ours) / (len(ours) + 1) / EPOCHS
+    spread = sum(ours) + targets / EPOCHS
     row = {
         "data": given.recipe,
         "method": method,
         "role": "student" if teacher else "teacher",
         "layers": layers,
         "batch_size": config.batch_size,
-        "length": config.data.max_length if given.recipe == "imdb" else given.image_size,
+        "length": config.data.max_length if given.recipe == "imdb" else config.data.image_size,
         "steps": len(ours),
         "ours_step_s": statistics.median(ours),
         "plain_step_s": statistics.median(theirs),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
+from importlib.util import find_spec
 
 from rekd_edge.engines.scheduling import Engine, check_needs, schedule
 from rekd_edge.engines.tasks import EngineSettings, Outcome, Task
 from rekd_edge.errors import InputError
 
-__all__ = ["ENGINES", "EngineSettings", "Outcome", "Task", "run_tasks"]
+__all__ = ["ENGINES", "EngineSettings", "Outcome", "Task", "check_engine", "run_tasks"]
 
 ENGINES = ("local", "ray")
 
@@ -33,13 +34,24 @@ def run_tasks(
         ValueError: names are not unique, or needs cannot be met.
     """
     check_needs(tasks)
+    check_engine(settings)
+    return _run(tasks, settings, started)
+
+
+def check_engine(settings: EngineSettings) -> None:
+    """Whether these settings can be an engine's, before anything is started.
+
+    Raises:
+        InputError: they cannot, or Ray is not installed.
+    """
     if settings.workers is not None and settings.workers < 1:
         raise InputError(f"{settings.workers} workers cannot run anything; give --workers 1 or more.")
     if settings.name not in ENGINES:
         raise InputError(f"There is no engine {settings.name!r}; choose one of: {', '.join(ENGINES)}.")
     if settings.name == "local" and settings.address is not None:
         raise InputError("An address is that of a Ray cluster; give it with --engine ray.")
-    return _run(tasks, settings, started)
+    if settings.name == "ray" and find_spec("ray") is None:
+        raise InputError('The ray engine needs Ray; install it with: pip install "rekd-edge[ray]".')
 
 
 def _run(

@@ -60,13 +60,13 @@ class LocalEngine:
     def bears(self, running: Sequence[Task], task: Task) -> bool:
         """Whether processors and devices suffice; a task that needs more than there are has the machine alone."""
         tasks = [*running, task]
-        gpus = sum(task.gpus for task in tasks)
+        gpus = sum(task.gpus or 0.0 for task in tasks)
         return sum(task.cpus for task in tasks) <= self.cpus and (not gpus or gpus <= max(1, len(self.gpus)))
 
     def start(self, task: Task) -> None:
         """Start a task's process: the task goes to its standard input, its report comes from its standard output."""
         threads = max(1, min(task.cpus, self.cpus // (self.workers or 1)))
-        gpus = self._pick(task.gpus)
+        gpus = self._pick(task.gpus or 0.0)
         environment = os.environ | worker_environment(threads)
         if gpus:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)

@@ -26,7 +26,7 @@ class RayEngine:
     """Ray at `address`; without one, on this machine alone, with room for `workers`.
 
     Raises:
-        InputError: Ray is not installed, or does not answer at `address`.
+        InputError: Ray does not answer at `address`.
     """
 
     def __init__(self, workers: int | None, address: str | None) -> None:
@@ -34,10 +34,8 @@ class RayEngine:
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # a task without GPUs sees what it saw
         if address is None:
             os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # Ray listens on the loopback alone
-        try:
-            import ray
-        except ImportError as error:
-            raise InputError('The ray engine needs Ray; install it with: pip install "rekd-edge[ray]".') from error
+        import ray
+
         self._ray = ray
         self._own = not ray.is_initialized()
         self._share: int | None = None  # processors a worker, where this machine is all there is
@@ -103,6 +101,7 @@ class RayEngine:
 
     def _demand(self, task: Task) -> tuple[int, float]:
         """Processors and GPUs of a task; on this machine alone, no more of them than there are."""
+        gpus = self._ray.cluster_resources().get("GPU", 0.0)
         if self._share is None:
-            return task.cpus, task.gpus
-        return max(1, min(task.cpus, self._share)), min(task.gpus, self._ray.cluster_resources().get("GPU", 0.0))
+            return task.cpus, min(1.0, gpus) if task.gpus is None else task.gpus
+        return max(1, min(task.cpus, self._share)), min(1.0 if task.gpus is None else task.gpus, gpus)

@@ -38,8 +38,8 @@ class Task:
     """Names of tasks that must have succeeded before."""
     cpus: int = 1
     """Processors, and so the threads of its libraries."""
-    gpus: float = 0.0
-    """Devices, or a share of one."""
+    gpus: float | None = 0.0
+    """Devices, or a share of one; None for one where a Ray cluster has any."""
 
 
 @dataclass(frozen=True)

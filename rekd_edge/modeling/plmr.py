@@ -65,6 +65,9 @@ class PLMRSelection(Selection):
 class PruningGenerator(nn.Module):
     """The first layers of the encoder, and the head that prunes."""
 
+    loss_share: float | Tensor = 1.0
+    """See `RationaleModel.count_loss_as`."""
+
     def __init__(self, encoder: Encoder, full_layers: int, mask_mode: str, dropout: float) -> None:
         super().__init__()
         self.encoder = encoder
@@ -99,7 +102,7 @@ class PruningGenerator(nn.Module):
         visible = nn.functional.pad(visible, (self.encoder.prefix, 0), value=1.0)
         if self.mask_mode == "zero":
             return hidden * visible[..., None].to(hidden.dtype), bias
-        return hidden, drop_bias(visible, bias)
+        return hidden, drop_bias(visible, bias, self.loss_share)
 
     def shed(self, hidden: Tensor, where: Tensor, visible: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Leave out what the next layer shall not see.

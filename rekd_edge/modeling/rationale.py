@@ -54,8 +54,8 @@ LEAK = 1e-20
 """Attention weight of a dropped feature: nothing in float32, but its logarithm has a gradient."""
 MOST_A_FEATURE_CHANGES = 1.0
 """Bound on the gradient of a dropped or kept feature, in the loss of its example. At M_j = 0 it is exp(s_ij) / Σ, which
-pretrained attention makes as large as 10^6 where a head waits for one word, though that word could change the loss by
-about 1: without a bound, clipping the gradient's norm leaves nothing of all others."""
+pretrained attention makes as large as 10^6 where a head waits for one word, though that word could change a
+cross-entropy by about 1: without a bound, clipping the gradient's norm leaves nothing of all others."""
 
 
 class Sampling(NamedTuple):
@@ -129,6 +129,9 @@ class Generator(nn.Module):
 class Predictor(nn.Module):
     """Classifies from the masked features, Q = f(M ⊙ X)  (equation 4)."""
 
+    loss_share: float | Tensor = 1.0
+    """See `RationaleModel.count_loss_as`."""
+
     def __init__(self, encoder: Encoder, classes: int, dropout: float, mask_mode: str, pooling: str = "first") -> None:
         super().__init__()
         self.encoder = encoder
@@ -151,7 +154,8 @@ class Predictor(nn.Module):
         features, where = self.encoder.features(inputs), None
         seen = visible if bias is None else visible * (bias[:, 0, 0] == 0)  # padding may be sampled, but is never seen
         if self.mask_mode == "drop" and self.training:
-            bias = drop_bias(nn.functional.pad(visible, (self.encoder.prefix, 0), value=1.0), bias)
+            positions = nn.functional.pad(visible, (self.encoder.prefix, 0), value=1.0)
+            bias = drop_bias(positions, bias, self.loss_share)
         elif self.mask_mode == "drop":
             features, where, bias = gather_visible(features, visible > 0, self.encoder.prefix)
             seen = (bias[:, 0, 0, self.encoder.prefix :] == 0).to(visible.dtype)
@@ -398,6 +402,14 @@ class RationaleModel(nn.Module):
         model.load_checkpoint(weights, str(file))
         return model.eval()
 
+    def count_loss_as(self, share: float | Tensor) -> None:
+        """Tell by what factor the mean loss of a batch enters what is minimised: below 1 where gradients accumulate, or
+        as a batch's uneven part. The bound on what one feature changes is in the loss of an example.
+        """
+        for tower in (self.generator, self.predictor):
+            if tower is not None:
+                tower.loss_share = share
+
     def checkpoint(self) -> dict[str, Tensor]:
         """The weights under the names that checkpoints use."""
         return {self._saved_name(name): weight.contiguous() for name, weight in self.state_dict().items()}
@@ -428,27 +440,33 @@ def padding_bias(attention_mask: Tensor | None) -> Tensor | None:
 
 
 class _Bounded(torch.autograd.Function):
-    """A mask as it is, whose gradient through attention is bounded by `MOST_A_FEATURE_CHANGES` in a mean loss."""
+    """A mask as it is, whose gradient through attention is bounded."""
 
     @staticmethod
-    def forward(ctx: Any, visible: Tensor) -> Tensor:
+    def forward(ctx: Any, visible: Tensor, loss_share: float | Tensor) -> Tensor:
         """[batch, positions]."""
+        ctx.loss_share = loss_share
         return visible.view_as(visible)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         """[batch, positions]."""
-        bound = MOST_A_FEATURE_CHANGES / len(gradient)
-        return gradient.clamp(-bound, bound)
+        bound = MOST_A_FEATURE_CHANGES / len(gradient) * ctx.loss_share
+        return gradient.clamp(-bound, bound), None
 
 
-def drop_bias(visible: Tensor, bias: Tensor | None) -> Tensor:
+def drop_bias(visible: Tensor, bias: Tensor | None, loss_share: float | Tensor = 1.0) -> Tensor:
     """Attention bias log(M) that excludes invisible positions: A_ij ∝ exp(s_ij) M_j.
 
     This is equation 11 of DynamicViT (arXiv 2106.02034). `LEAK` keeps the derivative 1 / M_j finite, so that the mask
-    of a dropped feature still gets the gradient exp(s_ij) / Σ, up to a bound.
+    of a dropped feature still gets the gradient exp(s_ij) / Σ, up to `MOST_A_FEATURE_CHANGES` of its example's loss.
+
+    Args:
+        visible: floats [batch, positions].
+        bias: what hides padding, [batch, 1, 1, positions], or None.
+        loss_share: see `RationaleModel.count_loss_as`.
     """
-    dropped = torch.log(_Bounded.apply(visible) + LEAK)[:, None, None, :]
+    dropped = torch.log(_Bounded.apply(visible, loss_share) + LEAK)[:, None, None, :]
     return dropped if bias is None else dropped + bias
 
 

@@ -3,7 +3,7 @@
 A grid file is a mapping with these keys; all but `title` and `rows` may be left out.
 
     title: one line
-    base: another grid, of which this one replaces parts (rows and settings merge, null takes out)
+    base: another grid, of which this one replaces parts: rows and settings merge, null takes out a key or a row
     source: where the published figures stand
     recipe: a recipe's name or file
     seeds: how many from 2026 on, or a list
@@ -36,22 +36,27 @@ import yaml
 from rekd_edge.errors import InputError
 from rekd_edge.methods import METHODS, method_of
 
-__all__ = ["FIRST_SEED", "SELECTION_SETTINGS", "Grid", "Row", "load_grid", "shipped_grids"]
+__all__ = ["FIRST_SEED", "UNUSED_BY_CONTROLS", "Grid", "Row", "load_grid", "shipped_grids", "unused_by"]
 
 FIRST_SEED = 2026
-SELECTION_SETTINGS = frozenset(
+_OF_SELECTION = frozenset(
     (
-        "target_ratio",
-        "class_ratios",
-        "lambda_select",
-        "alpha",
-        "alpha_end",
-        "lambda_r",
-        "initial_ratio",
-        "ratio_descent",
+        *("target_ratio", "class_ratios", "mask_mode", "generator_layers", "share_embeddings", "calibrate"),
+        *("lambda_select", "normalise_selection", "selection_loss", "lambda_contiguity"),
+        *("initial_ratio", "ratio_descent", "select_words", "min_selected", "max_selected"),
+        *("temperature_start", "temperature_end", "temperature_refresh", "gumbel_noise"),
+        *("predictor_epochs", "warm_start", "control", "control_epochs"),
     )
 )
-"""What a method that selects nothing knows nothing of: its line is not varied by these."""
+_OF_TEACHERS = frozenset(
+    (
+        *("alpha", "alpha_end", "distil", "kd_temperature", "lambda_r"),
+        *("teacher_labels", "teacher_mask", "teacher_margins", "allow_weak_teacher"),
+    )
+)
+_OF_A_CONTROL = frozenset(("target_ratio", "class_ratios", "mask_mode", "control_epochs"))
+UNUSED_BY_CONTROLS = (_OF_SELECTION - _OF_A_CONTROL) | _OF_TEACHERS | {"early_stopping"}
+"""Settings that leave a control as it is: runs that differ in these alone share one."""
 
 Values = tuple[tuple[str, Any], ...]
 """Settings and the values that `vary` or `tune` gave them, in the grid's order."""
@@ -67,6 +72,13 @@ _ROW_KEYS = (
 _FIGURE_KEYS = ("accuracy", "std", "ratio", "dev_loss")
 _OWN = ("method", "seed", "teacher")
 """Settings that a grid gives by keys of its own."""
+
+
+def unused_by(method: str) -> frozenset[str]:
+    """Settings that a method knows nothing of: its line is not varied by these."""
+    if not METHODS[method].selects:
+        return _OF_SELECTION | _OF_TEACHERS
+    return _OF_TEACHERS if METHODS[method].teacher == "never" else frozenset()
 
 
 @dataclass(frozen=True)
@@ -88,9 +100,8 @@ class Row:
 
     def lines(self, method: str) -> list[Values]:
         """The values of each line that a method has."""
-        axes = {**self.vary, **self.tune}
-        if not METHODS[method].selects:
-            axes = {key: values for key, values in axes.items() if key not in SELECTION_SETTINGS}
+        unused = unused_by(method)
+        axes = {key: values for key, values in {**self.vary, **self.tune}.items() if key not in unused}
         return [tuple(zip(axes, values, strict=True)) for values in product(*axes.values())]
 
     @property
@@ -142,19 +153,21 @@ def load_grid(name: str, overrides: dict[str, str] | None = None, seeds: int | N
     count = _seeds(fields.get("seeds", 1), seeds)
     shared = _methods(fields.get("methods"), f"the grid {name}")
     settings = _settings(fields.get("settings"), f"the grid {name}")
-    named = {row["teacher"] for row in given.values() if isinstance(row, dict) and "teacher" in row}
+    named = [row["teacher"] for row in given.values() if isinstance(row, dict) and "teacher" in row]
     rows = {}
     for key, row in given.items():
         if not isinstance(key, str) or not _NAME.fullmatch(key) or key in METHODS or key == "data":
             raise InputError(f"{key!r} cannot name a row; take letters, digits, -, _ and ., and no method's name.")
         won = {**for_all, **for_row.get(key, {})}
         rows[key] = _row(key, _mapping(row, f"row {key!r}"), shared, settings, won, count, key in named)
+    for row in rows.values():
+        _check_picks(row, rows, {**for_all, **for_row.get(row.name, {})})
     grid = Grid(
         name=Path(name).stem,
         title=_text(fields.get("title", Path(name).stem), "title"),
         rows=rows,
         source=_text(fields.get("source", ""), "source"),
-        recipe=_text(fields["recipe"], "recipe") if fields.get("recipe") else None,
+        recipe=_recipe(_text(fields["recipe"], "recipe")) if fields.get("recipe") else None,
     )
     _check_names(grid)
     return grid
@@ -214,7 +227,8 @@ def _row(
     if role not in ("teacher", "student"):
         raise InputError(f"role of {where} must be teacher or student, not {role!r}.")
     tuned = fields.get("tuned", [])
-    if not isinstance(tuned, str | list):
+    tuned = [tuned] if isinstance(tuned, str) else tuned
+    if not isinstance(tuned, list) or not all(isinstance(each, str) for each in tuned):
         raise InputError(f"tuned of {where} must name rows, not {tuned!r}.")
     row = Row(
         name=name,
@@ -227,14 +241,28 @@ def _row(
         else None,
         vary=_axes(fields.get("vary"), f"vary of {where}"),
         tune=_axes(fields.get("tune"), f"tune of {where}"),
-        tuned=tuple([tuned] if isinstance(tuned, str) else tuned),
+        tuned=tuple(tuned),
     )
     for key in (*row.vary, *row.tune):
         if key in won or key in _OWN:
             raise InputError(f"{where} varies {key} itself; leave it out of --set, or take other settings.")
+        if all(key in unused_by(method) for method in own):
+            raise InputError(f"{where} varies {key}, of which {', '.join(own)} knows nothing; leave it out.")
     if row.tune and (len(own) != 1 or not METHODS[next(iter(own))].selects):
         raise InputError(f"{where} tunes, and needs one method that selects; split it into a row for each method.")
     return _with_published(row, fields.get("published"), where)
+
+
+def _recipe(name: str) -> str:
+    """A file by its absolute path: workers may stand elsewhere."""
+    return str(Path(name).resolve()) if Path(name).is_file() else name
+
+
+def _check_picks(row: Row, rows: dict[str, Row], won: dict[str, str]) -> None:
+    for name in row.tuned:
+        for key in rows[name].tune if name in rows else ():
+            if key in won:
+                raise InputError(f"Row {row.name!r} takes {key} from {name!r}; leave it out of --set.")
 
 
 def _with_published(row: Row, given: Any, where: str) -> Row:
@@ -301,7 +329,7 @@ def _prefixes(key: str) -> Iterator[str]:
 
 
 def _seeds(given: Any, count: int | None) -> tuple[int, ...]:
-    if isinstance(given, list) and given and all(isinstance(seed, int) for seed in given):
+    if isinstance(given, list) and given and all(type(seed) is int for seed in given):
         seeds = list(dict.fromkeys(given))
     elif isinstance(given, int) and not isinstance(given, bool) and given >= 1:
         seeds = list(range(FIRST_SEED, FIRST_SEED + given))
@@ -327,7 +355,7 @@ def _methods(given: Any, where: str) -> dict[str, dict[str, Any]]:
     if isinstance(given, str):
         given = [given]
     if isinstance(given, list):
-        given = dict.fromkeys(given)
+        given = dict.fromkeys(_text(name, f"a method of {where}") for name in given)
     methods = {}
     for name, settings in _mapping(given, f"methods of {where}").items():
         if not method_of(str(name)).public:
@@ -356,6 +384,8 @@ def _mapping(value: Any, where: str) -> dict[str, Any]:
         return {}
     if not isinstance(value, dict):
         raise InputError(f"{where} must be a mapping of keys to values, not {value!r}.")
+    if (key := next((key for key in value if not isinstance(key, str)), None)) is not None:
+        raise InputError(f"The key {key!r} in {where} must be a text; write it in quotes.")
     return value
 
 

@@ -15,7 +15,7 @@ import socket
 import time
 import traceback
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from statistics import mean
@@ -48,6 +48,8 @@ __all__ = [
     "read_result",
 ]
 
+FORMAT = 2
+"""To be raised whenever the same settings train to another result."""
 RUNS = "runs"
 _NOT_OF_A_RESULT = ("workers", "log_steps", "report_to", "checkpoint_minutes")
 """Settings that a run's figures don't depend on."""
@@ -107,12 +109,12 @@ class Resolver:
             run.control if control is None else str(control.folder),
             picked,
         )
-        config = _with_absolute_places(config)
         facts = config.to_dict()
         for setting in ("teacher", "control", "backbone", *_NOT_OF_A_RESULT):
             facts.pop(setting)
         facts["data"].pop("spec")  # its content counts, and not where it lies
         facts |= {
+            "format": FORMAT,
             "content": data_fingerprint(config.spec, config.data),
             "encoder": backbone_fingerprint(config.backbone),
             "taught by": teacher and teacher.fingerprint,
@@ -174,16 +176,6 @@ def backbone_fingerprint(name: str) -> str:
     return json.dumps([family + parted, [(path.name, sha256_of(path)) for path in files]])
 
 
-def _with_absolute_places(config: TrainingConfig) -> TrainingConfig:
-    """Local folders by their absolute paths: a worker need not stand where the sweep was started."""
-    if not config.spec or not config.backbone:
-        raise InputError("A sweep needs data and a backbone; add --set data.spec=SPEC and --set backbone=NAME.")
-    family, parted, place = config.backbone.rpartition(":")
-    if Path(place).is_dir():
-        config = replace(config, backbone=f"{family}{parted}{Path(place).resolve()}")
-    return replace(config, spec=str(Path(config.spec).resolve())) if Path(config.spec).is_dir() else config
-
-
 def perform(name: str, plan: dict[str, Run], folder: str) -> dict[str, Any]:
     """Train and measure one run unless that is done; a run that was cut off goes on from its last checkpoint.
 
@@ -231,24 +223,30 @@ def perform(name: str, plan: dict[str, Run], folder: str) -> dict[str, Any]:
 
 
 def _make_resumable(run: Path, config: TrainingConfig) -> None:
-    """Leave of an earlier attempt what `train` can go on with."""
+    """Leave of an earlier attempt what `train` can go on with.
+
+    The fingerprint is the same, so what is asked now differs from what was asked then in nothing that counts.
+    """
     for name in (ERROR, PROGRESS):
         (run / name).unlink(missing_ok=True)
-    for part in (run / CONTROL, run):
+    asked = json.loads(json.dumps(config.to_dict()))
+    indifferent = {"backbone": asked["backbone"], **{key: asked[key] for key in _NOT_OF_A_RESULT}}
+    for part, now in ((run / CONTROL, indifferent), (run, asked)):
         for staged in part.glob(".finish.*"):
             shutil.rmtree(staged)
-        started = part / CHECKPOINTS / RECIPE_FILE
-        if not part.is_dir() or (part / "metrics.json").is_file():
+        if not part.is_dir():
             continue
+        finished = (part / "metrics.json").is_file()
+        file = part / ("training.json" if finished else f"{CHECKPOINTS}/{RECIPE_FILE}")
         try:
-            recipe = read_json(started)
+            document = read_json(file)
         except InputError:  # cut off before anything was trained
             shutil.rmtree(part)
             continue
-        if part == run:  # the fingerprint is the same: places alone can differ
-            asked = json.loads(json.dumps(config.to_dict()))
-            if recipe != asked:
-                write_json(started, asked)
+        then = document["asked"] if finished else document
+        recipe = {**then, **now, "data": {**then["data"], "spec": asked["data"]["spec"]}}
+        if recipe != then:
+            write_json(file, {**document, "asked": recipe} if finished else recipe)
 
 
 def measured(run: Run, resolved: Resolved) -> dict[str, Any]:

@@ -4,28 +4,17 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rekd_edge.errors import InputError
 from rekd_edge.methods import METHODS
-from rekd_edge.sweep.grid import SELECTION_SETTINGS, Grid, Row, Values
+from rekd_edge.sweep.grid import UNUSED_BY_CONTROLS, Grid, Row, Values, unused_by
 from rekd_edge.training.configuration import TrainingConfig, load_config
 
 __all__ = ["CONTROL", "Choice", "Run", "closure", "expand"]
 
 CONTROL = "control"
-_NOT_OF_A_CONTROL = frozenset(
-    (
-        *("generator_layers", "lambda_select", "normalise_selection", "selection_loss", "lambda_contiguity"),
-        *("initial_ratio", "ratio_descent", "select_words", "min_selected", "max_selected"),
-        *("share_embeddings", "calibrate"),
-        *("temperature_start", "temperature_end", "temperature_refresh", "gumbel_noise"),
-        *("alpha", "alpha_end", "distil", "kd_temperature", "lambda_r"),
-        *("teacher_labels", "teacher_mask", "teacher_margins", "allow_weak_teacher"),
-        *("predictor_epochs", "early_stopping", "warm_start", "control"),
-    )
-)
-"""Settings that leave a control as it is: runs that differ in these alone share one."""
 _PLAIN = {
     "control_epochs": None,
     "warm_start": False,
@@ -136,6 +125,7 @@ class _Expansion:
         if name in self.plan:
             return name
         settings = {**row.methods[method], **dict(values)}
+        settings |= _absolute_places(self.config(method, settings))
         choices = self.choices(row, method)
         config = self.config(method, settings)
         control = config.control if METHODS[method].selects else None
@@ -144,7 +134,7 @@ class _Expansion:
         picked = {key for choice in choices for candidate, _ in choice.candidates for key, _ in candidate}
         # a control of another shape, or of settings that are not known yet, is trained within its run
         alike = METHODS[method].model == METHODS[CONTROL].model and not config.class_ratios
-        if control == "train" and alike and picked <= _NOT_OF_A_CONTROL:
+        if control == "train" and alike and picked <= UNUSED_BY_CONTROLS:
             control = self.add_control(row, method, values, settings, config, seed)
         teacher = self.teacher(row, values) if METHODS[method].teacher != "never" and row.teacher else None
         run = Run(name, row.name, row.role, method, seed, settings, self.grid.recipe, values, teacher, control, choices)
@@ -163,13 +153,13 @@ class _Expansion:
         self, row: Row, method: str, values: Values, settings: dict[str, Any], config: TrainingConfig, seed: int
     ) -> str:
         """Plan the control of a run unless one like it is planned; its name."""
-        kept = {key: value for key, value in settings.items() if key not in _NOT_OF_A_CONTROL}
+        kept = {key: value for key, value in settings.items() if key not in UNUSED_BY_CONTROLS}
         kept = {key: value for key, value in kept.items() if key.partition(".")[0] not in METHODS}
         kept.pop("control_epochs", None)
         kept["epochs"] = config.control_epochs or config.epochs or METHODS[method].epochs
         key = json.dumps([seed, kept], sort_keys=True, default=str)
         if key not in self.controls:
-            shaping = tuple((key, value) for key, value in values if key not in _NOT_OF_A_CONTROL)
+            shaping = tuple((key, value) for key, value in values if key not in UNUSED_BY_CONTROLS)
             name = run_name(row.name, CONTROL, shaping, seed)
             number = 2
             while name in self.plan:
@@ -187,8 +177,7 @@ class _Expansion:
         lines = [line for line in source.lines(method) if all(given.get(key) == value for key, value in line)]
         if len(lines) != 1:
             raise InputError(f"Row {row.name!r} must vary what its teacher {source.name!r} varies, by the same values.")
-        seed = row.teacher_seed if row.teacher_seed in source.seeds else source.seeds[0]
-        assert seed is not None
+        seed = source.seeds[0] if row.teacher_seed is None else row.teacher_seed
         return self.add(source, method, lines[0], seed)
 
     def choices(self, row: Row, method: str) -> tuple[Choice, ...]:
@@ -196,7 +185,7 @@ class _Expansion:
         found = []
         for name in row.tuned:
             source = self.grid.rows[name]
-            if not METHODS[method].selects and source.tune.keys() <= SELECTION_SETTINGS:
+            if source.tune.keys() <= unused_by(method):
                 continue
             (tuning,) = source.methods
             candidates = [
@@ -205,6 +194,19 @@ class _Expansion:
             ]
             found.append(Choice(name, tuple(candidates)))
         return tuple(found)
+
+
+def _absolute_places(config: TrainingConfig) -> dict[str, str]:
+    """Local folders by their absolute paths: a worker need not stand where the sweep was started."""
+    if not config.spec or not config.backbone:
+        raise InputError("A sweep needs data and a backbone; add --set data.spec=SPEC and --set backbone=NAME.")
+    places = {}
+    if Path(config.spec).is_dir():
+        places["data.spec"] = str(Path(config.spec).resolve())
+    family, parted, place = config.backbone.rpartition(":")
+    if Path(place).is_dir():
+        places["backbone"] = f"{family}{parted}{Path(place).resolve()}"
+    return places
 
 
 def run_name(row: str, method: str, values: Values, seed: int) -> str:

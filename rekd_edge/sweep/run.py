@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from rekd_edge.documents import read_json, write_json, write_whole
-from rekd_edge.engines import EngineSettings, Task, run_tasks
+from rekd_edge.documents import check_place, read_json, write_json, write_whole
+from rekd_edge.engines import EngineSettings, Task, check_engine, run_tasks
 from rekd_edge.errors import InputError
 from rekd_edge.methods import METHODS
 from rekd_edge.progress import say
@@ -64,7 +64,8 @@ def run_sweep(
         folder: the sweep's, new or of an earlier call.
         engine: where.
         retry: try failed runs again.
-        gpus: share of a GPU for each run; by default what this machine has over the workers, at most one.
+        gpus: share of a GPU for each run; by default what this machine has over the workers, at most one, and of a
+            cluster that has GPUs one.
         command: what the table says it was made by.
 
     Returns:
@@ -73,6 +74,7 @@ def run_sweep(
     Raises:
         InputError: the grid's settings, data or backbones cannot be used, or the folder is taken.
     """
+    check_engine(engine)
     plan = expand(grid)
     folder = folder.resolve()
     _check_folder(folder)
@@ -92,8 +94,7 @@ def run_sweep(
 
 
 def _check_folder(folder: Path) -> None:
-    if folder.is_file():
-        raise InputError(f"{folder} is a file; give --output a new folder.")
+    check_place(folder)
     if folder.is_dir() and any(folder.iterdir()) and not (folder / RUNS).is_dir():
         raise InputError(f"{folder} is not empty and holds no sweep; give --output a new folder.")
 
@@ -175,7 +176,7 @@ class _Sweep:
             self.folders[name] = resolved.folder
         return None if resolved is None else resolved.folder
 
-    def _task(self, name: str, missing: set[str], gpus: float) -> Task:
+    def _task(self, name: str, missing: set[str], gpus: float | None) -> Task:
         run = self.plan[name]
         needs = tuple(need for need in run.needs if need in missing)
         arguments = (name, closure(name, self.plan), str(self.folder))
@@ -234,8 +235,10 @@ class _Sweep:
         )
 
 
-def _gpu_share(engine: EngineSettings) -> float:
-    """Of a GPU for each run: this machine's over the workers, one at most; none where there is none."""
+def _gpu_share(engine: EngineSettings) -> float | None:
+    """Of a GPU for each run: this machine's over the workers, one at most; of a cluster one, where it has any."""
+    if engine.address is not None:
+        return None
     here = torch.cuda.device_count()
     return min(1.0, here / engine.workers) if engine.workers else float(min(1, here))
 

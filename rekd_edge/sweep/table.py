@@ -102,10 +102,13 @@ def _gains(
     found: dict[int, dict[str, Any]],
 ) -> dict[str, Any]:
     """REKD over RE at the same seeds, and what it wins back of what RE loses to CLS at them."""
-    re = _of_line(plan, results, row.name, "re", values)
-    cls_lines = row.lines("cls") if "cls" in row.methods else []
-    matching = [line for line in cls_lines if set(line) <= set(values)]
-    cls = _of_line(plan, results, row.name, "cls", matching[0]) if matching else {}
+
+    def beside(method: str) -> dict[int, dict[str, Any]]:
+        lines = row.lines(method) if method in row.methods else []
+        matching = [line for line in lines if set(line) <= set(values)]
+        return _of_line(plan, results, row.name, method, matching[0]) if matching else {}
+
+    re, cls = beside("re"), beside("cls")
     both = sorted(found.keys() & re.keys())
     if not both:
         return {}

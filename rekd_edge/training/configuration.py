@@ -162,7 +162,8 @@ class TrainingConfig:
     """Keep feature embeddings as pretrained: `none`, the `generator`'s (published code), or `all`."""
     predictor_epochs: int = 0
     """Epochs, after all others, in which the predictor alone goes on learning, on the deterministic masks that it will
-    meet on the device; what it learnt is kept if it lowers the dev loss."""
+    meet on the device, from the labels and, where there are teachers, from theirs (equation 11 at τ = 1 without its
+    selection terms); what it learnt is kept if it lowers the dev loss."""
     early_stopping: int | None = None
     """Stop after so many epochs without a better dev loss."""
     precision: str = "auto"
@@ -215,8 +216,9 @@ class TrainingConfig:
             _check(self, name, lambda value: value > 0, "above 0")
         for name in (*_WEIGHTS, "weight_decay", "workers", "max_grad_norm", "predictor_epochs"):
             _check(self, name, lambda value: value >= 0, "at least 0")
-        for name in ("alpha", "alpha_end", "ratio_descent", "adam_beta2", "head_dropout", "warmup_ratio"):
+        for name in ("alpha", "alpha_end", "ratio_descent", "head_dropout", "warmup_ratio"):
             _check(self, name, lambda value: 0 <= value <= 1, "between 0 and 1")
+        _check(self, "adam_beta2", lambda value: 0 <= value < 1, "at least 0 and below 1")
         _check(self, "initial_ratio", lambda value: 0 < value < 1, "above 0 and below 1")
         _check(self, "target_ratio", lambda value: 0 < value <= 1, "above 0 and at most 1")
         for ratio in (self.class_ratios or {}).values():

@@ -22,10 +22,12 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from rekd_edge.data import DataSource, load_data
 from rekd_edge.data.features import TextFeatures
-from rekd_edge.documents import read_json, write_json
+from rekd_edge.documents import check_place, read_json, sha256_of, write_json
 from rekd_edge.errors import FailureError, InputError
 from rekd_edge.methods import method_of
 from rekd_edge.modeling import RationaleConfig, RationaleModel
+from rekd_edge.modeling.rationale import MODEL_FILE
+from rekd_edge.runtime.text import load_tokenizer
 from rekd_edge.training.configuration import TrainingConfig
 from rekd_edge.training.objectives import PREDICTOR, Context
 from rekd_edge.training.preparation import (
@@ -36,7 +38,7 @@ from rekd_edge.training.preparation import (
 )
 from rekd_edge.training.processes import join, on_first, world
 from rekd_edge.training.targets import read_targets, stored_targets, targets_key
-from rekd_edge.training.teacher import Teacher, TeacherFacts, Teachers, check_teacher, read_teachers
+from rekd_edge.training.teacher import Teacher, TeacherFacts, Teachers, check_teacher, read_teachers, reading_of
 from rekd_edge.training.trainer import RationaleTrainer, autocast_of, uses_bf16
 from rekd_edge.versions import versions
 
@@ -44,7 +46,7 @@ __all__ = ["train"]
 
 CHECKPOINTS = "checkpoints"
 CONTROL = "control"
-RECIPE_FILE = "recipe.json"
+RECIPE_FILE, SOURCES_FILE = "recipe.json", "sources.json"
 TARGETS = "teacher-targets"
 """Folder beside the runs for what teachers say of training data; whatever in it is missing is computed anew."""
 Callbacks = Callable[[str], list[TrainerCallback]]
@@ -91,9 +93,10 @@ def train(
 
     set_seed(config.seed)
     model = build_model(config, facts, preprocessing.tokenizer)
-    control_folder = _given_control(config, facts, data)
+    control_folder = _given_control(config, facts, data, preprocessing)
     checkpoints = output / CHECKPOINTS
-    on_first(lambda: _begin(checkpoints, recipe))
+    sources = _sources(data, teachers, control_folder)
+    on_first(lambda: _begin(checkpoints, recipe, sources))
 
     control_metrics: dict[str, Any] = {}
     if facts.selects and config.control == "train":
@@ -139,8 +142,7 @@ def train(
 
 def _check_output(output: Path, resume: bool, recipe: dict[str, Any]) -> dict[str, Any] | None:
     """Refuse a taken folder; return the metrics of a run that is finished already."""
-    if output.is_file():
-        raise InputError(f"{output} is a file; give --output a new folder.")
+    check_place(output)
     if not output.is_dir() or not any(output.iterdir()):
         return None
     if not resume:
@@ -168,10 +170,35 @@ def _check_output(output: Path, resume: bool, recipe: dict[str, Any]) -> dict[st
     return None
 
 
-def _begin(checkpoints: Path, recipe: dict[str, Any]) -> None:
+def _sources(data: DataSource, teachers: list[TeacherFacts], control: Path | None) -> dict[str, Any]:
+    """What a run is made of besides its settings, and how many processes share it: all that a resumed one needs again.
+
+    Raises:
+        InputError: the data lacks a split to train on or to choose by.
+    """
+    for split in ("train", "validation"):
+        data.split(split)
+    runs = {"teacher": [teacher.folder for teacher in teachers], "control": [control] if control else []}
+    hashes = {
+        name: [sha256_of(folder / file) for folder in folders for file in ("config.json", MODEL_FILE)]
+        for name, folders in runs.items()
+    }
+    return {"data": data.fingerprint, **hashes, "number of processes": world()}
+
+
+def _begin(checkpoints: Path, recipe: dict[str, Any], sources: dict[str, Any]) -> None:
     checkpoints.mkdir(parents=True, exist_ok=True)
     if not (checkpoints / RECIPE_FILE).is_file():
         write_json(checkpoints / RECIPE_FILE, recipe)
+    if (checkpoints / SOURCES_FILE).is_file():
+        saved = read_json(checkpoints / SOURCES_FILE)
+        changed = [name for name, source in sources.items() if saved.get(name) != source]
+        if changed:
+            raise InputError(
+                f"The {' and the '.join(changed)} of {checkpoints.parent} changed since it was started; resume with "
+                "what it had, or give --output a new folder."
+            )
+    write_json(checkpoints / SOURCES_FILE, sources)
 
 
 def _check_reporting(name: str) -> None:
@@ -199,11 +226,13 @@ def _control_run(config: TrainingConfig, facts: RationaleConfig) -> TrainingConf
     )
 
 
-def _given_control(config: TrainingConfig, facts: RationaleConfig, data: DataSource) -> Path | None:
+def _given_control(
+    config: TrainingConfig, facts: RationaleConfig, data: DataSource, preprocessing: Preprocessing
+) -> Path | None:
     """The folder of a control trained before, where the settings name one (itself, or a run that holds it).
 
     Raises:
-        InputError: it is not a control, or one of another predictor, ratio or data.
+        InputError: it is not a control, or one of another predictor, ratio, data or tokenizer.
     """
     if not facts.selects or config.control in (None, "train"):
         return None
@@ -218,6 +247,10 @@ def _given_control(config: TrainingConfig, facts: RationaleConfig, data: DataSou
         raise InputError(f"The control {folder} has no metrics.json; finish its training with --resume.")
     if read_json(folder / "training.json")["data"]["fingerprint"] != data.fingerprint:
         raise InputError(f"The control {folder} was trained on other data; set control=train.")
+    if preprocessing.tokenizer is not None and facts.max_length is not None:
+        theirs = load_tokenizer(folder / "tokenizer.json", facts.max_length)
+        if reading_of(theirs) != reading_of(preprocessing.tokenizer):
+            raise InputError(f"The control {folder} has another tokenizer than this backbone; set control=train.")
     return folder
 
 
@@ -299,6 +332,8 @@ def _freeze(model: RationaleModel, which: str) -> None:
 def _fit(trainer: RationaleTrainer, checkpoints: Path) -> None:
     """Train, from the last whole checkpoint where there is one."""
     last = on_first(lambda: _last_checkpoint(checkpoints))
+    if last is not None:
+        on_first(lambda: _keep_best_here(Path(last)))
     if last is not None and _had_stopped(Path(last), trainer.context.config.early_stopping):
         trainer.state = TrainerState.load_from_json(str(Path(last) / TRAINER_STATE_NAME))
         trainer._load_best_model()
@@ -312,6 +347,18 @@ def _last_checkpoint(checkpoints: Path) -> str | None:
     found = sorted(checkpoints.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
     whole = [path for path in found if _is_whole(path)]
     return str(whole[-1]) if whole else None
+
+
+def _keep_best_here(checkpoint: Path) -> None:
+    """Trainer knows its best checkpoint by a path, which another working directory or a moved run makes wrong."""
+    state = read_json(checkpoint / TRAINER_STATE_NAME)
+    if (best := state.get("best_model_checkpoint")) is None:
+        return
+    here = checkpoint.parent / Path(best).name
+    if not here.is_dir():
+        raise InputError(f"The best checkpoint {here} is missing; restore it, or give --output a new folder.")
+    if best != str(here):
+        write_json(checkpoint / TRAINER_STATE_NAME, {**state, "best_model_checkpoint": str(here)})
 
 
 def _is_whole(checkpoint: Path) -> bool:

@@ -19,7 +19,7 @@ from rekd_edge.modeling import RationaleConfig, RationaleModel
 from rekd_edge.runtime.image import ImageSettings
 from rekd_edge.runtime.text import load_tokenizer
 
-__all__ = ["Teacher", "TeacherFacts", "Teachers", "check_teacher", "read_teacher", "read_teachers"]
+__all__ = ["Teacher", "TeacherFacts", "Teachers", "check_teacher", "read_teacher", "read_teachers", "reading_of"]
 
 
 @dataclass(frozen=True)
@@ -116,15 +116,15 @@ def check_teacher(
             )
         assert theirs.max_length is not None
         saved = load_tokenizer(teacher.folder / "tokenizer.json", theirs.max_length)
-        if tokenizer is None or _reading(saved) != _reading(tokenizer):
+        if tokenizer is None or reading_of(saved) != reading_of(tokenizer):
             raise InputError(
                 f"The teacher {teacher.folder} has another tokenizer than this backbone; "
                 "distil between backbones that share one."
             )
-    elif _grid(ours) != _grid(theirs):
+    elif _size(ours) != _size(theirs):
         raise InputError(
-            f"The teacher cuts an image into {'x'.join(map(str, _grid(theirs)))} patches, this run into "
-            f"{'x'.join(map(str, _grid(ours)))}; choose data.image_size and backbone so that the grids agree."
+            f"The teacher reads images as {_size(theirs)}, this run as {_size(ours)}; choose data.image_size and "
+            "backbone so that they agree."
         )
 
 
@@ -196,16 +196,16 @@ class Teachers:
         return {name: torch.stack([targets[name] for targets in each], dim=axis) for name, axis in axes.items()}
 
 
-def _reading(tokenizer: Tokenizer) -> Any:
+def reading_of(tokenizer: Tokenizer) -> Any:
     """Everything about a tokenizer that decides its ids."""
     parts = json.loads(tokenizer.to_str())
     return [parts.get(key) for key in ("normalizer", "pre_tokenizer", "model", "post_processor")]
 
 
-def _grid(config: RationaleConfig) -> tuple[int, int]:
+def _size(config: RationaleConfig) -> str:
     assert config.image is not None
     settings = ImageSettings.from_dict(config.image)
-    return settings.height // settings.patch_size, settings.width // settings.patch_size
+    return f"{settings.height}x{settings.width} pixels in patches of {settings.patch_size}"
 
 
 def _listed(labels: list[str]) -> str:

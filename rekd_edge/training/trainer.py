@@ -104,9 +104,11 @@ class RationaleTrainer(Trainer):
         progress = self.state.global_step / max(self.state.max_steps, 1)
         moment = Moment(self.temperature, progress, noise, teacher_noise)
         objective = objective_of(self.context.objective or self.context.config.method)
+        weight = batch["weight"][0] if "weight" in batch else 1.0  # of this process's rows
+        self.rationale_model.count_loss_as(weight / getattr(self, "current_gradient_accumulation_steps", 1))
         terms = objective(model, batch, moment, self.context)
-        if "weight" in batch:  # of this process's rows
-            terms = {name: value * batch["weight"][0] for name, value in terms.items()}
+        if "weight" in batch:
+            terms = {name: value * weight for name, value in terms.items()}
         for name, value in terms.items():
             if name != "loss":  # Trainer logs that one
                 self._terms[name].append(value.detach().float())

@@ -117,17 +117,19 @@ def test_dropping_gives_unselected_features_the_gradient_of_attention_weighted_b
 
 
 @every_transformer
+@pytest.mark.parametrize("share", [1.0, 0.25])
 def test_no_feature_says_more_through_attention_than_it_could_change_in_a_mean_loss(
-    family: str, make_model: Make, make_batch: Batch
+    family: str, share: float, make_model: Make, make_batch: Batch
 ) -> None:
     """Attention that waits for a dropped word would give it a gradient of any size (arXiv 2106.02034, equation 11)."""
     model, batch = make_model(family, "drop").train(), make_batch(family)
     _, special = model.feature_positions(*inputs_of(batch))
     visible = (some_mask(model, batch) | special).float().requires_grad_()
+    model.count_loss_as(share)
     logits = model.predictor(inputs_of(batch)[0], visible, padding_bias(batch.get("attention_mask")))
-    (1e6 * logits[:, 0]).mean().backward()
+    (share * 1e6 * logits[:, 0]).mean().backward()
     assert visible.grad is not None
-    assert visible.grad.abs().max() == pytest.approx(1.0 / 3)  # three examples
+    assert visible.grad.abs().max() == pytest.approx(share / 3)  # three examples
 
 
 @every_variant

@@ -82,7 +82,16 @@ def test_lines_of_a_row(write_grid: Callable[..., str]) -> None:
         ("rows: {a: {methods: [re], vary: {alpha: 0.1}}}", ["a list of values for alpha"]),
         ("rows: {a: {methods: [re], settings: {seed: 1}}}", ["cannot hold seed"]),
         ("rows: {a: {methods: [re], published: {re: {accurracy: 1}}}}", ["'accurracy'", "known are accuracy"]),
-        ("rows: {a: {methods: [re], vary: {alpha: [0, 1]}, published: {re: {accuracy: 1}}}}", ["1 figures", "2 lines"]),
+        (
+            "rows: {a: {methods: [re], vary: {epochs: [1, 2]}, published: {re: {accuracy: 1}}}}",
+            ["1 figures", "2 lines"],
+        ),
+        ("rows: {a: {methods: [re], vary: {alpha: [0, 1]}}}", ["alpha, of which re knows nothing"]),
+        ("rows: {a: {methods: [rekd], teacher: [b]}, b: {methods: [re]}}", ["teacher of row 'a' must be a text"]),
+        ("rows: {a: {methods: [[re]]}}", ["a method of row 'a' must be a text"]),
+        ("rows: {a: {methods: [re], tuned: [{b: 1}]}}", ["tuned of row 'a' must name rows"]),
+        ("rows: {a: {methods: [re], settings: {1: 2}}}", ["The key 1 in settings of row 'a'"]),
+        ("seeds: [true]\nrows: {a: {methods: [re]}}", ["seeds must be"]),
         ("seeds: many\nrows: {a: {methods: [re]}}", ["seeds must be"]),
         ("base: grid\nrows: {a: {methods: [re]}}", ["its own base"]),
         ("rows: {a: [", ["not valid YAML"]),
@@ -95,10 +104,16 @@ def test_refused(write_grid: Callable[..., str], text: str, words: list[str]) ->
         assert word in str(refusal.value)
 
 
-@pytest.mark.parametrize(("key", "word"), [("seed", "--seeds"), ("method", "grid"), ("alpha", "varies alpha")])
+@pytest.mark.parametrize(("key", "word"), [("seed", "--seeds"), ("method", "grid"), ("epochs", "varies epochs")])
 def test_overrides_that_are_refused(write_grid: Callable[..., str], key: str, word: str) -> None:
     with pytest.raises(InputError, match=word):
-        load_grid(write_grid("rows: {a: {methods: [re], vary: {alpha: [0, 1]}}}"), {key: "1"})
+        load_grid(write_grid("rows: {a: {methods: [re], vary: {epochs: [1, 2]}}}"), {key: "1"})
+
+
+def test_what_another_row_picks_cannot_be_set(write_grid: Callable[..., str]) -> None:
+    text = "rows: {a: {methods: [re], tune: {lambda_select: [1, 2]}}, b: {methods: [re], tuned: a}}"
+    with pytest.raises(InputError, match="'b' takes lambda_select from 'a'"):
+        load_grid(write_grid(text), {"b.lambda_select": "3"})
 
 
 def test_no_such_grid() -> None:

@@ -44,6 +44,7 @@ RUNS: dict[str, dict[str, Any]] = {
         "allow_weak_teacher": True,
         "control": None,
         "teacher_mask": "student",
+        "mask_mode": "drop",
         "gradient_accumulation": 2,
         "data.train_limit": 65,
     },

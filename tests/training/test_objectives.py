@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rekd_edge.modeling import RationaleModel, RationaleOutput
 from rekd_edge.modeling.selection import gumbel_noise
-from rekd_edge.training.objectives import Context, Moment, objective_of
+from rekd_edge.training.objectives import PREDICTOR, Context, Moment, inputs_of, objective_of
 
 TEMPERATURE = 1.7
 MOMENT = Moment(TEMPERATURE, 0.0)
@@ -252,6 +252,21 @@ def test_students_mask_is_shown_to_the_teacher_only_where_asked(scene: dict[str,
     teacher = StoredTeacher(with_teachers(scene))
     _, output, _ = run(scene, "rekd", teacher_mask="student", teacher=teacher)
     assert torch.equal(teacher.masks[0], output.mask)
+
+
+@pytest.mark.parametrize("told", [{}, {"distil": "rationale"}, None])
+def test_a_predictor_alone_learns_labels_and_its_teachers(scene: dict[str, Any], told: dict[str, Any] | None) -> None:
+    answer, batch = with_teachers(scene), scene["batch"]
+    teacher = None if told is None else StoredTeacher(answer)
+    terms, _, _ = run(scene, PREDICTOR, teacher=teacher, alpha=0.4, **(told or {}))
+    torch.manual_seed(11)
+    output = scene["model"](**inputs_of(batch), fixed_masks=True)
+    assert torch.equal(output.mask.bool(), (output.margin > 0) & output.selection.feature)
+    expected = cross_entropy(output, batch["labels"])
+    if told == {}:
+        theirs, ours = softmax(array(answer["teacher_logits"][:, 0])), softmax(array(output.logits))
+        expected = 0.4 * expected + 0.6 * (theirs * np.log(theirs / ours)).sum(axis=-1).mean()
+    assert terms["loss"].item() == pytest.approx(expected, rel=1e-4)
 
 
 def test_counting_all_positions_takes_padding_into_every_sum(

@@ -18,7 +18,7 @@ from transformers import TrainerCallback
 from rekd_edge.errors import FailureError, InputError
 from rekd_edge.modeling import RationaleModel
 from rekd_edge.training import objectives
-from rekd_edge.training.objectives import rekd
+from rekd_edge.training.objectives import predictor, rekd
 from rekd_edge.training.run import train
 
 PREPROCESSING = {"text": "tokenizer.json", "image": "preprocessor_config.json"}
@@ -185,10 +185,54 @@ def test_resume_with_other_settings_is_refused(runs: Callable[..., Path], settin
         train(settings("image", "cls", seed=3, data__train_limit=32), tmp_path / "run", resume=True)
 
 
+def test_resume_with_other_data_is_refused(settings: Callable, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    rows = [{"text": f"word{i % 7} and word{i % 5}", "label": "odd" if i % 2 else "even"} for i in range(60)]
+    for split in ("train", "test"):
+        (data / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    config = settings("text", "cls", data__spec=str(data))
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "run", callbacks=lambda _: [InterruptAfterCheckpoint()])
+    (data / "train.jsonl").write_text("\n".join(map(json.dumps, rows[2:])))
+    with pytest.raises(InputError, match=r"The data of .* changed since it was started"):
+        train(config, tmp_path / "run", resume=True)
+    (data / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert train(config, tmp_path / "run", resume=True)["n"] == 12
+
+
+def test_data_without_a_split_to_train_on_leaves_nothing_behind(settings: Callable, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    rows = [{"text": "so it goes", "label": label} for label in ("a", "b")]
+    (tmp_path / "data" / "test.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(InputError, match="train"):
+        train(settings("text", "cls", data__spec=str(tmp_path / "data")), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_moved_run_finds_its_best_epoch(settings: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    changes = {"epochs": 6, "early_stopping": 1, "learning_rate": 0.03, "predictor_epochs": 1, "control": None}
+    config = settings("image", "re", **changes)
+
+    def cut(stage: str) -> list[TrainerCallback]:
+        return [InterruptAfterCheckpoint()] if stage == objectives.PREDICTOR else []
+
+    train(config, Path("whole"))
+    with pytest.raises(KeyboardInterrupt):
+        train(config, Path("cut"), callbacks=cut)
+    (tmp_path / "deeper").mkdir()
+    shutil.move(tmp_path / "cut", tmp_path / "deeper" / "moved")
+    train(config, Path("deeper/moved"), resume=True)
+    assert_same_weights(tmp_path / "whole", tmp_path / "deeper" / "moved")
+
+
 def test_taken_output_is_refused(settings: Callable, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(InputError, match="is a file"):
         train(settings("image", "cls"), tmp_path / "file")
+    with pytest.raises(InputError, match="file is a file"):
+        train(settings("image", "cls"), tmp_path / "file" / "run")
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "mine.txt").write_text("mine")
     with pytest.raises(InputError, match="is not empty"):
@@ -215,9 +259,9 @@ def test_predictor_epochs_teach_the_predictor_alone_and_are_undone_where_they_ha
     task: str, useful: bool, settings: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not useful:
-        teach = objectives.predictor_on_fixed_masks
+        teach = predictor.objective
         unlearn = lambda *a: {n: -loss for n, loss in teach(*a).items()}  # noqa: E731
-        monkeypatch.setattr(objectives, "predictor_on_fixed_masks", unlearn)
+        monkeypatch.setattr(predictor, "objective", unlearn)
     before = train(settings(task, "re", mask_mode="drop"), tmp_path / "plain")
     again = settings(task, "re", mask_mode="drop", predictor_epochs=4, control=str(tmp_path / "plain"))
     after = train(again, tmp_path / "run")

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from importlib import import_module
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -73,7 +74,8 @@ Objective = Callable[[nn.Module, dict[str, Tensor], Moment, Context], Terms]
 
 def objective_of(name: str) -> Objective:
     """The objective of a method, or that of the predictor alone."""
-    return predictor_on_fixed_masks if name == PREDICTOR else method_of(name).training().objective
+    module = import_module(f"{__name__}.{PREDICTOR}") if name == PREDICTOR else method_of(name).training()
+    return cast(Objective, module.objective)
 
 
 def inputs_of(batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -96,8 +98,3 @@ def ratio_terms(output: RationaleOutput) -> Terms:
             "sampled_ratio": ((output.mask * feature).sum(dim=-1) / share).mean(),
             "argmax_ratio": (((output.margin > 0) & feature).sum(dim=-1) / share).mean(),
         }
-
-
-def predictor_on_fixed_masks(model: nn.Module, batch: dict[str, Tensor], moment: Moment, context: Context) -> Terms:
-    """The task loss of the predictor on the masks of a generator that learns no more."""
-    return task_terms(model(**inputs_of(batch), fixed_masks=True).logits, batch)

@@ -10,9 +10,10 @@ from torch import Tensor
 from rekd_edge.modeling import RationaleOutput
 from rekd_edge.modeling.selection import gumbel_log_softmax, gumbel_noise
 from rekd_edge.training import losses
+from rekd_edge.training.configuration import TrainingConfig
 from rekd_edge.training.objectives import Context, Moment, Terms
 
-__all__ = ["distilled", "has_teachers"]
+__all__ = ["distilled", "distilled_prediction", "has_teachers"]
 
 TINY = torch.finfo(torch.float32).tiny
 
@@ -42,12 +43,7 @@ def distilled(
     """
     config, selection = context.config, output.selection
     assert selection.log_selection is not None
-    if "teacher_logits" in batch:
-        targets = {name: batch[name] for name in ("teacher_selection_logits", "teacher_mask", "teacher_logits")}
-    else:
-        assert context.teachers is not None
-        student_mask = output.mask if config.teacher_mask == "student" else None
-        targets = context.teachers.targets(batch, student_mask)
+    targets = _targets(output, batch, context)
     temperature = config.kd_temperature or moment.temperature
     log_selection = selection.log_selection
     if selection_temperature is None:
@@ -56,15 +52,13 @@ def distilled(
             log_selection = gumbel_log_softmax(selection.logits, selection.noise, temperature)
     if config.teacher_labels == "hard":
         selection_target = _log_of_mask(targets["teacher_mask"])
-        prediction_target = _log_of_label(targets["teacher_logits"])
     else:
         z = targets["teacher_selection_logits"]  # [batch, features, teachers, 2]
         noise = _teacher_noise(z, selection.noise, config.gumbel_noise, moment.teacher_noise)
         selection_target = _averaged(gumbel_log_softmax(z, noise, selection_temperature), 2)
-        prediction_target = _averaged(torch.log_softmax(targets["teacher_logits"].float() / temperature, dim=-1), 1)
     counted = torch.ones_like(selection.feature) if config.count_all_positions else selection.feature
     kd_rationale = losses.rationale_distillation_loss(selection_target, log_selection, counted)
-    kd_prediction = losses.prediction_distillation_loss(prediction_target, output.logits, temperature)
+    kd_prediction = _prediction_loss(targets["teacher_logits"], output, temperature, config)
     loss = losses.rekd_loss(
         terms["loss"],
         kd_rationale if config.distil != "prediction" else 0.0 * kd_rationale,
@@ -74,6 +68,36 @@ def distilled(
         config.lambda_r,
     )
     return {**terms, "loss": loss, "kd_rationale": kd_rationale, "kd_prediction": kd_prediction}
+
+
+def distilled_prediction(terms: Terms, output: RationaleOutput, batch: dict[str, Tensor], context: Context) -> Terms:
+    """Mix the task loss of a predictor with its teachers' labels: equation 11 at τ = 1, without what selects."""
+    config = context.config
+    if config.distil == "rationale":
+        return terms
+    temperature = config.kd_temperature or 1.0
+    targets = _targets(output, batch, context)
+    kd_prediction = _prediction_loss(targets["teacher_logits"], output, temperature, config)
+    nothing = torch.zeros_like(kd_prediction)
+    loss = losses.rekd_loss(terms["loss"], nothing, kd_prediction, temperature, config.alpha_at(1.0), config.lambda_r)
+    return {**terms, "loss": loss, "kd_prediction": kd_prediction}
+
+
+def _targets(output: RationaleOutput, batch: dict[str, Tensor], context: Context) -> dict[str, Tensor]:
+    """What the teachers say: stored beside the batch, or asked now."""
+    if "teacher_logits" in batch:
+        return {name: batch[name] for name in ("teacher_selection_logits", "teacher_mask", "teacher_logits")}
+    assert context.teachers is not None
+    return context.teachers.targets(batch, output.mask if context.config.teacher_mask == "student" else None)
+
+
+def _prediction_loss(teachers: Tensor, output: RationaleOutput, temperature: float, config: TrainingConfig) -> Tensor:
+    """L_KD^Y of the teachers' logits [batch, teachers, classes]."""
+    if config.teacher_labels == "hard":
+        target = _log_of_label(teachers)
+    else:
+        target = _averaged(torch.log_softmax(teachers.float() / temperature, dim=-1), 1)
+    return losses.prediction_distillation_loss(target, output.logits, temperature)
 
 
 def _teacher_noise(z: Tensor, student_noise: Tensor | None, kind: str, drawn: Tensor | None) -> Tensor:
