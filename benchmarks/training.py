@@ -7,10 +7,10 @@
 The plain loop: fp32, texts padded to the longest that the recipe allows, the teacher run in every step, the loss read
 back in every step, images resized one by one, AdamW as torch gives it, the attention that transformers chooses. It
 uses the same modules and the same equations, so that nothing but the loop differs. The two take turns step by step in
-one process, each seeing every example once (on a GPU after an epoch that warms up; on a CPU the plain loop has a step to
-warm up and ours has none). Teacher targets are computed anew for each row and timed apart; `amortised` counts them over
-the paper's 35 epochs. Peak memory is that of processes of their own. `accuracy` trains REKD students on planted reviews
-with what makes a step fast (bf16, batches of like length) and without.
+one process, each seeing every example once; on a GPU after an epoch that warms up, on a CPU after one step of the plain
+loop. Teacher targets are computed anew for each row and timed apart; `amortised` counts them over the paper's 35
+epochs. Peak memory is that of processes of their own. `accuracy` trains REKD students on planted reviews with what
+makes a step fast (bf16, batches of like length) and without.
 """
 
 from __future__ import annotations

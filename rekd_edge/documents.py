@@ -9,7 +9,7 @@ from typing import Any
 
 from rekd_edge.errors import InputError
 
-__all__ = ["check_place", "read_json", "sha256_of", "write_json", "write_whole"]
+__all__ = ["read_json", "sha256_of", "write_json", "write_whole"]
 
 BLOCK = 2**20
 
@@ -41,17 +41,6 @@ def write_whole(path: Path, text: str) -> None:
     beside = path.with_name(f".{path.name}.new")
     beside.write_text(text, encoding="utf-8")
     beside.replace(path)
-
-
-def check_place(folder: Path) -> None:
-    """Whether there may be such a folder.
-
-    Raises:
-        InputError: it, or what should hold it, is a file.
-    """
-    file = next((path for path in (folder, *folder.parents) if path.is_file()), None)
-    if file is not None:
-        raise InputError(f"{file} is a file; give --output a new folder.")
 
 
 def sha256_of(path: Path) -> str:

@@ -10,7 +10,18 @@ from pathlib import Path
 
 from rekd_edge.errors import InputError
 
-__all__ = ["check_output_folder", "staged_folder"]
+__all__ = ["check_output_folder", "check_place", "staged_folder"]
+
+
+def check_place(folder: Path) -> None:
+    """Whether there may be such a folder.
+
+    Raises:
+        InputError: it, or what should hold it, is a file.
+    """
+    file = next((path for path in (folder, *folder.parents) if path.is_file()), None)
+    if file is not None:
+        raise InputError(f"{file} is a file; give --output a new folder.")
 
 
 def check_output_folder(output: Path) -> None:
@@ -19,8 +30,9 @@ def check_output_folder(output: Path) -> None:
     Raises:
         InputError: the path is taken.
     """
-    if output.is_file() or output.is_symlink():
-        raise InputError(f"{output} is a file; give --output a new folder.")
+    check_place(output)
+    if output.is_symlink():
+        raise InputError(f"{output} is a link; give --output a new folder.")
     if output.is_dir() and any(output.iterdir()):
         raise InputError(f"{output} is not empty; give --output a new folder or remove this one.")
 

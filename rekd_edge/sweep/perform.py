@@ -14,7 +14,7 @@ import shutil
 import socket
 import time
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -45,6 +45,7 @@ __all__ = [
     "Resolver",
     "perform",
     "place_name",
+    "rank_of_pick",
     "read_result",
 ]
 
@@ -133,14 +134,21 @@ class Resolver:
             rows = [row for row in results if row is not None]
             if len(rows) < len(results):
                 return None
-            off = abs(mean(row["dev_rationale_ratio"] - row["target_ratio"] for row in rows))
-            found.append((off > RATIO_TOLERANCE, mean(row["dev_loss"] for row in rows), values))
+            found.append((*rank_of_pick(rows), values))
         return dict(min(found, key=lambda entry: entry[:2])[2])
 
     def result(self, name: str) -> dict[str, Any] | None:
         """The row of a finished run."""
         resolved = self(name)
         return None if resolved is None else read_result(resolved.folder)
+
+
+def rank_of_pick(rows: Sequence[dict[str, Any]]) -> tuple[bool, float]:
+    """By what the values of a tuning row are picked, the lowest first: whether its runs' mean ratio is off the target,
+    then their mean dev loss.
+    """
+    off = abs(mean(row["dev_rationale_ratio"] - row["target_ratio"] for row in rows))
+    return off > RATIO_TOLERANCE, mean(row["dev_loss"] for row in rows)
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:

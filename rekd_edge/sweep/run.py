@@ -15,11 +15,12 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from rekd_edge.documents import check_place, read_json, write_json, write_whole
+from rekd_edge.documents import read_json, write_json, write_whole
 from rekd_edge.engines import EngineSettings, Task, check_engine, run_tasks
 from rekd_edge.errors import InputError
 from rekd_edge.methods import METHODS
 from rekd_edge.progress import say
+from rekd_edge.staging import check_place
 from rekd_edge.sweep.display import Board
 from rekd_edge.sweep.grid import Grid
 from rekd_edge.sweep.perform import (

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rekd_edge.sweep.grid import Grid, Row, Values
-from rekd_edge.sweep.perform import RATIO_TOLERANCE
+from rekd_edge.sweep.perform import rank_of_pick
 from rekd_edge.sweep.plan import Run
 
 __all__ = ["as_markdown", "as_rich", "legend", "summarised", "won_back"]
@@ -137,12 +137,8 @@ def _mark_picked(entries: list[dict[str, Any]], results: dict[str, dict[str, Any
         return
 
     def rank(entry: dict[str, Any]) -> tuple[bool, float]:
-        target = next(
-            results[run.name]["target_ratio"]
-            for run in plan.values()
-            if (run.row, run.method) == (entry["row"], entry["method"]) and dict(run.values) == entry["values"]
-        )
-        return abs(entry["dev_rationale_ratio"]["mean"] - target) > RATIO_TOLERANCE, entry["dev_loss"]["mean"]
+        runs = [run for run in plan.values() if (run.row, run.method) == (entry["row"], entry["method"])]
+        return rank_of_pick([results[run.name] for run in runs if dict(run.values) == entry["values"]])
 
     min(entries, key=rank)["picked"] = True
 

@@ -22,12 +22,13 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from rekd_edge.data import DataSource, load_data
 from rekd_edge.data.features import TextFeatures
-from rekd_edge.documents import check_place, read_json, sha256_of, write_json
+from rekd_edge.documents import read_json, sha256_of, write_json
 from rekd_edge.errors import FailureError, InputError
 from rekd_edge.methods import method_of
 from rekd_edge.modeling import RationaleConfig, RationaleModel
 from rekd_edge.modeling.rationale import MODEL_FILE
 from rekd_edge.runtime.text import load_tokenizer
+from rekd_edge.staging import check_place
 from rekd_edge.training.configuration import TrainingConfig
 from rekd_edge.training.objectives import PREDICTOR, Context
 from rekd_edge.training.preparation import (
@@ -37,7 +38,7 @@ from rekd_edge.training.preparation import (
     prepare_preprocessing,
 )
 from rekd_edge.training.processes import join, on_first, world
-from rekd_edge.training.targets import read_targets, stored_targets, targets_key
+from rekd_edge.training.targets import read_targets, store_targets, targets_key
 from rekd_edge.training.teacher import Teacher, TeacherFacts, Teachers, check_teacher, read_teachers, reading_of
 from rekd_edge.training.trainer import RationaleTrainer, autocast_of, uses_bf16
 from rekd_edge.versions import versions
@@ -297,7 +298,7 @@ def _trainer(
             precision = autocast_of(config, device)
 
             def compute() -> None:
-                stored_targets(store, load, train_features, collate, lengths, device, precision)
+                store_targets(store, load, train_features, collate, lengths, device, precision)
 
             on_first(compute)
             train_features.targets = read_targets(store)

@@ -33,7 +33,7 @@ from rekd_edge.modeling.rationale import MODEL_FILE
 from rekd_edge.progress import steps
 from rekd_edge.training.teacher import TeacherFacts, Teachers
 
-__all__ = ["read_targets", "stored_targets", "targets_key"]
+__all__ = ["read_targets", "store_targets", "targets_key"]
 
 FORMAT = 1
 """To be raised whenever a teacher says something else of the same data."""
@@ -55,7 +55,7 @@ def targets_key(teachers: Sequence[TeacherFacts], data: str, *reading: Any) -> s
     return hashlib.sha256(json.dumps([FORMAT, data, reading, files]).encode()).hexdigest()[:32]
 
 
-def stored_targets(
+def store_targets(
     folder: Path,
     load: Callable[[], Teachers],
     features: TextFeatures | ImageFeatures,
@@ -64,8 +64,8 @@ def stored_targets(
     device: torch.device,
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     batch_size: int = BATCH_SIZE,
-) -> Targets:
-    """The targets in `folder`, computed first where it is not there yet.
+) -> None:
+    """Compute the targets in `folder`, unless they are there.
 
     Args:
         folder: the store, named by `targets_key`.
@@ -82,7 +82,6 @@ def stored_targets(
     with FileLock(f"{folder}.lock"):  # students of one teacher may start together
         if not folder.is_dir():
             _compute(folder, load(), features, collate, lengths, device, autocast, batch_size)
-    return read_targets(folder)
 
 
 def read_targets(folder: Path) -> Targets:

@@ -18,7 +18,7 @@ from rekd_edge.modeling import RationaleModel
 from rekd_edge.training import targets as targets_module
 from rekd_edge.training.preparation import preprocessing_of_run
 from rekd_edge.training.run import TARGETS, train
-from rekd_edge.training.targets import stored_targets, targets_key
+from rekd_edge.training.targets import read_targets, store_targets, targets_key
 from rekd_edge.training.teacher import Teacher, TeacherFacts, Teachers, read_teacher
 
 CPU = torch.device("cpu")
@@ -36,9 +36,9 @@ class Prepared:
         self.lengths = self.features.lengths if isinstance(self.features, TextFeatures) and not pad else None
 
     def store(self, folder: Path, load: Callable[[], Teachers] | None = None) -> Any:
-        return stored_targets(
-            folder, load or (lambda: self.teachers), self.features, self.collate, self.lengths, CPU, batch_size=7
-        )
+        given = load or (lambda: self.teachers)
+        store_targets(folder, given, self.features, self.collate, self.lengths, CPU, batch_size=7)
+        return read_targets(folder)
 
 
 @pytest.mark.parametrize("task", ["text", "image"])
