@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import engine_calls as calls
 import pytest
@@ -234,6 +235,17 @@ def test_devices_go_to_those_who_ask(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {seen["a"], seen["b"]} == {"4", "7"}
     assert sorted(seen["d"].split(",")) == ["4", "7"]
     assert seen["c"] == "4,7"
+
+
+@needs_ray
+@pytest.mark.parametrize(("has", "gets"), [({"GPU": 8.0}, 1.0), ({"CPU": 8.0}, 0.0)])
+def test_a_task_gets_a_device_of_a_cluster_that_has_any(has: dict[str, float], gets: float) -> None:
+    from rekd_edge.engines.ray import RayEngine
+
+    engine = RayEngine.__new__(RayEngine)
+    engine._share, engine._ray = None, SimpleNamespace(cluster_resources=lambda: has)
+    assert engine._demand(Task("any", print, gpus=None)) == (1, gets)
+    assert engine._demand(Task("half", print, gpus=0.5)) == (1, 0.5)
 
 
 @pytest.mark.parametrize(

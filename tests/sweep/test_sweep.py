@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 from sweep_calls import sweep_here
+from transformers import TrainerCallback
 
 from rekd_edge import cli
 from rekd_edge.engines import EngineSettings
@@ -237,6 +239,27 @@ def test_a_sweep_that_was_cut_off_ends_with_the_same_table(
     assert cut_off_at_random(tiny, tmp_path / "sweep", seed, kills=6) >= 1
     document = json.loads((tmp_path / "sweep" / "table.json").read_text())
     assert compared(document) == compared(undisturbed[1])
+
+
+class Cut(TrainerCallback):
+    def on_save(self, *args: Any, **kwargs: Any) -> None:
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_run_with_its_own_control_goes_on_where_nothing_that_counts_changed(tmp_path: Path, finished: bool) -> None:
+    settings = {"data.train_limit": 96, "data.eval_limit": 48, "data.max_length": 32, "epochs": 2, "layers": 1}
+    config = load_config("planted", {**settings, "method": "re"})
+    train(config, tmp_path / "whole")
+    if finished:
+        shutil.copytree(tmp_path / "whole", tmp_path / "run")
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            train(config, tmp_path / "run", callbacks=lambda stage: [Cut()] if stage == "re" else [])
+    asked = replace(config, log_steps=7, checkpoint_minutes=3.0)
+    perform._make_resumable(tmp_path / "run", asked)
+    metrics = train(asked, tmp_path / "run", resume=True)
+    assert metrics == json.loads((tmp_path / "whole" / "metrics.json").read_text())
 
 
 def kill_worker(folder: Path, name: str, over: threading.Event) -> list[int]:

@@ -127,7 +127,7 @@ def test_student_with_another_tokenizer_is_refused(runs: Callable[..., Path]) ->
 
 def test_student_with_another_patch_grid_is_refused(runs: Callable[..., Path]) -> None:
     facts, student, _ = facts_and_tokenizer(runs("image", "re"))
-    with pytest.raises(InputError, match="8x8 patches, this run into 16x16"):
+    with pytest.raises(InputError, match="8x8 pixels in patches of 1, this run as 16x16"):
         check_teacher(facts, replace(student, image={**student.image, "height": 16, "width": 16}), None)
     # the same grid from larger images and patches will do
     check_teacher(facts, replace(student, image={**student.image, "height": 16, "width": 16, "patch_size": 2}), None)
