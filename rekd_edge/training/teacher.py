@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer
-from torch import Tensor
+from torch import Tensor, nn
 
 from rekd_edge.documents import read_json
 from rekd_edge.errors import InputError
@@ -121,10 +121,10 @@ def check_teacher(
                 f"The teacher {teacher.folder} has another tokenizer than this backbone; "
                 "distil between backbones that share one."
             )
-    elif _size(ours) != _size(theirs):
+    elif _grid(ours) != _grid(theirs):
         raise InputError(
-            f"The teacher reads images as {_size(theirs)}, this run as {_size(ours)}; choose data.image_size and "
-            "backbone so that they agree."
+            f"The teacher cuts an image into {'x'.join(map(str, _grid(theirs)))} patches, this run into "
+            f"{'x'.join(map(str, _grid(ours)))}; choose data.image_size and backbone so that the grids agree."
         )
 
 
@@ -144,13 +144,16 @@ class Teacher:
     ) -> None:
         self.calibrated = calibrated
         self.model = RationaleModel.from_pretrained(facts.folder).to(device).requires_grad_(False)
-        self._renormalise = None
+        self._renormalise: list[Tensor] | None = None
+        self._size: tuple[int, int] | None = None
         if student_image is not None and facts.config.image is not None:
             ours, theirs = ImageSettings.from_dict(student_image), ImageSettings.from_dict(facts.config.image)
             self._renormalise = [
                 torch.tensor(numbers, dtype=torch.float32, device=device).view(3, 1, 1)
                 for numbers in (ours.mean, ours.std, theirs.mean, theirs.std)
             ]
+            if (ours.height, ours.width) != (theirs.height, theirs.width):
+                self._size = (theirs.height, theirs.width)
 
     @torch.no_grad()
     def targets(self, batch: dict[str, Tensor], student_mask: Tensor | None = None) -> dict[str, Tensor]:
@@ -178,7 +181,10 @@ class Teacher:
         if self._renormalise is None:
             return pixels
         mean, std, teacher_mean, teacher_std = self._renormalise
-        return (pixels * std + mean - teacher_mean) / teacher_std
+        pixels = (pixels * std + mean - teacher_mean) / teacher_std
+        if self._size is None:  # else the same grid of patches in another resolution
+            return pixels
+        return nn.functional.interpolate(pixels, self._size, mode="bilinear", antialias=True)
 
 
 class Teachers:
@@ -202,10 +208,10 @@ def reading_of(tokenizer: Tokenizer) -> Any:
     return [parts.get(key) for key in ("normalizer", "pre_tokenizer", "model", "post_processor")]
 
 
-def _size(config: RationaleConfig) -> str:
+def _grid(config: RationaleConfig) -> tuple[int, int]:
     assert config.image is not None
     settings = ImageSettings.from_dict(config.image)
-    return f"{settings.height}x{settings.width} pixels in patches of {settings.patch_size}"
+    return settings.height // settings.patch_size, settings.width // settings.patch_size
 
 
 def _listed(labels: list[str]) -> str:

@@ -127,7 +127,7 @@ def test_student_with_another_tokenizer_is_refused(runs: Callable[..., Path]) ->
 
 def test_student_with_another_patch_grid_is_refused(runs: Callable[..., Path]) -> None:
     facts, student, _ = facts_and_tokenizer(runs("image", "re"))
-    with pytest.raises(InputError, match="8x8 pixels in patches of 1, this run as 16x16"):
+    with pytest.raises(InputError, match="8x8 patches, this run into 16x16"):
         check_teacher(facts, replace(student, image={**student.image, "height": 16, "width": 16}), None)
     # the same grid from larger images and patches will do
     check_teacher(facts, replace(student, image={**student.image, "height": 16, "width": 16, "patch_size": 2}), None)
@@ -191,3 +191,20 @@ def test_selection_is_taught_as_it_is_decided(task: str, runs: Callable[..., Pat
     assert torch.equal(decided[alone] & feature[alone], taught["teacher_mask"][alone])
     for name in ("teacher_mask", "teacher_logits"):
         assert torch.equal(taught[name], raw[name])
+
+
+def test_a_teacher_sees_images_of_another_resolution_in_its_own(runs: Callable[..., Path]) -> None:
+    """Each of the student's four pixels that make up one of the teacher's has its value."""
+    facts = read_teacher(str(runs("image", "re")), True)
+    image = facts.config.image
+    assert image is not None
+    pixels = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(3))
+    plain = Teacher(facts, CPU, image).targets({"pixel_values": pixels})
+    finer = pixels.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+    resized = Teacher(facts, CPU, {**image, "height": 16, "width": 16, "patch_size": 2})._inputs(
+        {"pixel_values": finer}
+    )
+    assert resized.shape == pixels.shape
+    assert (resized - pixels).abs().mean() < 0.5 * (pixels - pixels.mean()).abs().mean()
+    answer = Teacher(facts, CPU, {**image, "height": 16, "width": 16, "patch_size": 2}).targets({"pixel_values": finer})
+    assert {name: value.shape for name, value in answer.items()} == {n: v.shape for n, v in plain.items()}
