@@ -40,7 +40,9 @@ def evaluate(
     if not is_bundle and not (path / "config.json").is_file():
         raise InputError(f"{path} is neither a run nor a bundle; give a folder that train or export wrote.")
     settings = settings or DataSettings()
-    data = load_data(spec, settings if limit is None else replace(settings, train_limit=limit, eval_limit=limit))
+    if limit is not None:
+        settings = replace(settings, train_limit=limit, eval_limit=limit, test_limit=limit)
+    data = load_data(spec, settings)
     examples = data.split(split)
     predicted, masks, labels, tokenizer, alone = (_bundle if is_bundle else _run)(path, data, examples)
     report: dict[str, Any] = {

@@ -35,6 +35,8 @@ class DataSettings:
     """Train on at most so many examples, as balanced as the data."""
     eval_limit: int | None = None
     """Evaluate on at most so many examples of every other split, as balanced as the data."""
+    test_limit: int | None = None
+    """The same of the test split alone; `eval_limit` if not given."""
     validation_share: float = 0.2
     """Share of the training split that becomes the validation split where the data has none."""
     split_seed: int = 2026
@@ -48,7 +50,7 @@ class DataSettings:
         for name in ("fine_labels", "augment"):
             if not isinstance(getattr(self, name), bool):
                 raise InputError(f"data.{name} must be true or false, not {getattr(self, name)!r}.")
-        for name in ("image_size", "train_limit", "eval_limit"):
+        for name in ("image_size", "train_limit", "eval_limit", "test_limit"):
             if getattr(self, name) is not None:
                 _check_integer(name, getattr(self, name), 1)
         _check_integer("max_length", self.max_length, 3)

@@ -61,6 +61,8 @@ def _with_validation(splits: dict[str, Examples], settings: DataSettings) -> dic
 
 def _limited(name: str, examples: Examples, settings: DataSettings) -> Examples:
     limit = settings.train_limit if name == "train" else settings.eval_limit
+    if name == "test" and settings.test_limit is not None:
+        limit = settings.test_limit
     if limit is None or limit >= len(examples):
         return examples
     return examples.select(stratified_sample(examples.labels, limit, settings.split_seed))

@@ -19,6 +19,7 @@ from rekd_edge.errors import InputError
         {"image_size": 0},
         {"train_limit": -1},
         {"eval_limit": 1.5},
+        {"test_limit": 0},
         {"validation_share": 0.0},
         {"validation_share": 1},
         {"validation_share": float("nan")},

@@ -119,6 +119,16 @@ def test_limits_keep_the_balance_and_the_choice(write_rows):
     assert again.split("train").inputs == source.split("train").inputs
 
 
+def test_the_test_split_may_have_a_limit_of_its_own(write_rows):
+    rows = [{"text": f"review {i}", "label": "good" if i % 4 else "bad"} for i in range(200)]
+    write_rows("train.jsonl", rows)
+    folder = write_rows("test.jsonl", rows[:100])
+    plain, more = load(folder, eval_limit=8), load(folder, eval_limit=8, test_limit=40)
+    assert classes(more.split("test")) == [10, 30]
+    assert more.split("validation").inputs == plain.split("validation").inputs
+    assert more.fingerprint != plain.fingerprint
+
+
 def test_a_limit_above_the_size_changes_nothing(write_rows, reviews):
     folder = write_rows("train.jsonl", reviews)
     assert load(folder, train_limit=1000).fingerprint == load(folder).fingerprint
