@@ -44,14 +44,14 @@ _OF_SELECTION = frozenset(
         *("target_ratio", "class_ratios", "mask_mode", "generator_layers", "share_embeddings", "calibrate"),
         *("lambda_select", "normalise_selection", "selection_loss", "lambda_contiguity"),
         *("initial_ratio", "ratio_descent", "select_words", "min_selected", "max_selected"),
-        *("temperature_start", "temperature_end", "temperature_refresh", "gumbel_noise"),
+        *("temperature_start", "temperature_end", "temperature_refresh"),
         *("predictor_epochs", "warm_start", "control", "control_epochs"),
     )
 )
 _OF_TEACHERS = frozenset(
     (
         *("alpha", "alpha_end", "distil", "kd_temperature", "lambda_r"),
-        *("teacher_labels", "teacher_mask", "teacher_margins", "allow_weak_teacher"),
+        *("teacher_labels", "teacher_mask", "teacher_margins", "allow_weak_teacher", "gumbel_noise"),
     )
 )
 _OF_A_CONTROL = frozenset(("target_ratio", "class_ratios", "mask_mode", "control_epochs"))

@@ -34,7 +34,7 @@ from rekd_edge.modeling import RationaleConfig
 from rekd_edge.modeling.backbones import backbone_config
 from rekd_edge.sweep.plan import Choice, Run
 from rekd_edge.training.configuration import TrainingConfig
-from rekd_edge.training.run import CHECKPOINTS, CONTROL, RECIPE_FILE, TARGETS, train
+from rekd_edge.training.run import CHECKPOINTS, CONTROL, RECIPE_FILE, SOURCES_FILE, TARGETS, run_hashes, train
 
 __all__ = [
     "ERROR",
@@ -237,6 +237,12 @@ def _make_resumable(run: Path, config: TrainingConfig) -> None:
     """
     for name in (ERROR, PROGRESS):
         (run / name).unlink(missing_ok=True)
+    sources = run / CHECKPOINTS / SOURCES_FILE
+    if sources.is_file():
+        control = None if config.control in (None, "train") else Path(config.control)
+        now = run_hashes([Path(config.teacher)] if config.teacher else [], control)
+        if not now.items() <= read_json(sources).items():  # they were trained once more, to other weights
+            shutil.rmtree(run)
     asked = json.loads(json.dumps(config.to_dict()))
     indifferent = {"backbone": asked["backbone"], **{key: asked[key] for key in _NOT_OF_A_RESULT}}
     for part, now in ((run / CONTROL, indifferent), (run, asked)):

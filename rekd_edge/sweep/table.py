@@ -41,14 +41,14 @@ def summarised(grid: Grid, plan: dict[str, Run], results: dict[str, dict[str, An
         entries = []
         for method in row.methods:
             for index, values in enumerate(row.lines(method)):
-                found = _of_line(plan, results, row.name, method, values)
+                found = _of_line(plan, results, row, method, values)
                 entry = {
                     "row": row.name,
                     "method": method,
                     "role": row.role,
                     "values": dict(values),
                     "n": len(found),
-                    "of": sum(_is_of(run, row.name, method, values) for run in plan.values()),
+                    "of": sum(_is_of(run, row, method, values) for run in plan.values()),
                     **{name: figure for name in _FIGURES if (figure := _figure(found, name)) is not None},
                 }
                 if method == "cls":
@@ -57,7 +57,7 @@ def summarised(grid: Grid, plan: dict[str, Run], results: dict[str, dict[str, An
                     entry |= _gains(plan, results, row, values, found)
                 published = dict(row.published[method][index]) if method in row.published else {}
                 if method == "rekd" and published:
-                    published |= _published_gains(row, index)
+                    published |= _published_gains(row, values)
                 entries.append(entry | ({"published": published} if published else {}))
         if row.tune:
             _mark_picked(entries, results, plan)
@@ -70,12 +70,13 @@ def won_back(cls: float, re: float, rekd: float) -> float | None:
     return (rekd - re) / (cls - re) if cls > re else None
 
 
-def _is_of(run: Run, row: str, method: str, values: Values) -> bool:
-    return (run.row, run.method, run.values) == (row, method, values)
+def _is_of(run: Run, row: Row, method: str, values: Values) -> bool:
+    """Whether a run is one of a line; a teacher's seed may be none of its row's."""
+    return (run.row, run.method, run.values) == (row.name, method, values) and run.seed in row.seeds
 
 
 def _of_line(
-    plan: dict[str, Run], results: dict[str, dict[str, Any]], row: str, method: str, values: Values
+    plan: dict[str, Run], results: dict[str, dict[str, Any]], row: Row, method: str, values: Values
 ) -> dict[int, dict[str, Any]]:
     """Seed to result."""
     return {
@@ -106,7 +107,7 @@ def _gains(
     def beside(method: str) -> dict[int, dict[str, Any]]:
         lines = row.lines(method) if method in row.methods else []
         matching = [line for line in lines if set(line) <= set(values)]
-        return _of_line(plan, results, row.name, method, matching[0]) if matching else {}
+        return _of_line(plan, results, row, method, matching[0]) if matching else {}
 
     re, cls = beside("re"), beside("cls")
     both = sorted(found.keys() & re.keys())
@@ -120,9 +121,12 @@ def _gains(
     return entry
 
 
-def _published_gains(row: Row, index: int) -> dict[str, float]:
+def _published_gains(row: Row, values: Values) -> dict[str, float]:
     accuracy = {
-        method: figures[index if len(figures) > 1 else 0].get("accuracy") for method, figures in row.published.items()
+        method: figure.get("accuracy")
+        for method, figures in row.published.items()
+        for line, figure in zip(row.lines(method), figures, strict=True)
+        if set(line) <= set(values)
     }
     cls, re, rekd = (accuracy.get(method) for method in ("cls", "re", "rekd"))
     if re is None or rekd is None:

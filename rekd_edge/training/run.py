@@ -43,7 +43,7 @@ from rekd_edge.training.teacher import Teacher, TeacherFacts, Teachers, check_te
 from rekd_edge.training.trainer import RationaleTrainer, autocast_of, uses_bf16
 from rekd_edge.versions import versions
 
-__all__ = ["train"]
+__all__ = ["run_hashes", "train"]
 
 CHECKPOINTS = "checkpoints"
 CONTROL = "control"
@@ -156,7 +156,8 @@ def _check_output(output: Path, resume: bool, recipe: dict[str, Any]) -> dict[st
         return None  # killed before anything was written
     else:
         raise InputError(f"{output} holds no run to resume; give --output a new folder.")
-    saved = {**TrainingConfig().to_dict(), **saved}  # settings that came later
+    own = TrainingConfig().to_dict()
+    saved = {**own, **saved, "data": {**own["data"], **saved["data"]}}  # settings that came later
     changed = sorted(key for key in recipe if recipe[key] != saved.get(key))
     if changed:
         raise InputError(
@@ -175,16 +176,29 @@ def _sources(data: DataSource, teachers: list[TeacherFacts], control: Path | Non
     """What a run is made of besides its settings, and how many processes share it: all that a resumed one needs again.
 
     Raises:
-        InputError: the data lacks a split to train on or to choose by.
+        InputError: the data lacks a split to train on or to choose by, or a run its weights.
     """
     for split in ("train", "validation"):
         data.split(split)
-    runs = {"teacher": [teacher.folder for teacher in teachers], "control": [control] if control else []}
-    hashes = {
-        name: [sha256_of(folder / file) for folder in folders for file in ("config.json", MODEL_FILE)]
-        for name, folders in runs.items()
-    }
-    return {"data": data.fingerprint, **hashes, "number of processes": world()}
+    runs = run_hashes([teacher.folder for teacher in teachers], control)
+    return {"data": data.fingerprint, **runs, "number of processes": world()}
+
+
+def run_hashes(teachers: list[Path], control: Path | None) -> dict[str, list[str]]:
+    """By what a run knows its `teacher` and its `control` again.
+
+    Raises:
+        InputError: a file of theirs cannot be read.
+    """
+
+    def hashes(folder: Path) -> list[str]:
+        try:
+            return [sha256_of(folder / file) for file in ("config.json", MODEL_FILE)]
+        except OSError as error:
+            raise InputError(f"{error.filename} cannot be read; restore it or train that run again.") from error
+
+    runs = {"teacher": teachers, "control": [] if control is None else [control]}
+    return {name: [each for folder in folders for each in hashes(folder)] for name, folders in runs.items()}
 
 
 def _begin(checkpoints: Path, recipe: dict[str, Any], sources: dict[str, Any]) -> None:
@@ -251,7 +265,7 @@ def _given_control(
     if preprocessing.tokenizer is not None and facts.max_length is not None:
         theirs = load_tokenizer(folder / "tokenizer.json", facts.max_length)
         if reading_of(theirs) != reading_of(preprocessing.tokenizer):
-            raise InputError(f"The control {folder} has another tokenizer than this backbone; set control=train.")
+            raise InputError(f"The control {folder} has another tokenizer than this run; train both on the same data.")
     return folder
 
 
@@ -352,14 +366,16 @@ def _last_checkpoint(checkpoints: Path) -> str | None:
 
 def _keep_best_here(checkpoint: Path) -> None:
     """Trainer knows its best checkpoint by a path, which another working directory or a moved run makes wrong."""
-    state = read_json(checkpoint / TRAINER_STATE_NAME)
-    if (best := state.get("best_model_checkpoint")) is None:
+    file = str(checkpoint / TRAINER_STATE_NAME)
+    state = TrainerState.load_from_json(file)
+    if state.best_model_checkpoint is None:
         return
-    here = checkpoint.parent / Path(best).name
+    here = checkpoint.parent / Path(state.best_model_checkpoint).name
     if not here.is_dir():
         raise InputError(f"The best checkpoint {here} is missing; restore it, or give --output a new folder.")
-    if best != str(here):
-        write_json(checkpoint / TRAINER_STATE_NAME, {**state, "best_model_checkpoint": str(here)})
+    if state.best_model_checkpoint != str(here):
+        state.best_model_checkpoint = str(here)
+        state.save_to_json(file)
 
 
 def _is_whole(checkpoint: Path) -> bool:

@@ -262,6 +262,23 @@ def test_a_run_with_its_own_control_goes_on_where_nothing_that_counts_changed(tm
     assert metrics == json.loads((tmp_path / "whole" / "metrics.json").read_text())
 
 
+def test_a_run_whose_teacher_was_trained_once_more_begins_anew(
+    undisturbed: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    teacher = tmp_path / "teacher"
+    shutil.copytree(run_of(undisturbed[0], "teacher-re-2026"), teacher)
+    settings = {"data.train_limit": 96, "data.eval_limit": 48, "data.max_length": 32, "layers": 1, "control": None}
+    settings |= {"method": "rekd", "teacher": str(teacher), "allow_weak_teacher": True, "warm_start": False}
+    config = load_config("planted", {**settings, "epochs": 2})
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "run", callbacks=lambda stage: [Cut()])
+    perform._make_resumable(tmp_path / "run", config)
+    assert (tmp_path / "run" / "checkpoints").is_dir()
+    shutil.copy(run_of(undisturbed[0], "student-re-2026") / "model.safetensors", teacher)
+    perform._make_resumable(tmp_path / "run", config)
+    assert not (tmp_path / "run").exists()
+
+
 def kill_worker(folder: Path, name: str, over: threading.Event) -> list[int]:
     """Wait for the first checkpoint of a run, and kill the worker that its progress file names; its pid, if it was."""
     while not over.wait(0.01):

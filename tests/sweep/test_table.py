@@ -161,3 +161,25 @@ def test_pictures(grid: Grid, write_grid: Callable[..., str], tmp_path: Path) ->
     for name in ("accuracy.png", *names):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
     assert draw(tuned, summarised(tuned, expand(tuned), {}), tmp_path) == []
+
+
+def test_published_figures_are_compared_line_by_line(write_grid: Callable[..., str]) -> None:
+    """RE does not vary by α, so both lines of a ratio are compared with its one figure."""
+    text = TEXT.replace(
+        "published: {cls: {accuracy: 0.9, std: 0.01}, re: {accuracy: 0.8, ratio: 0.1}, rekd: {accuracy: 0.875}}",
+        "vary: {target_ratio: [0.1, 0.3], alpha: [0.1, 0.5]}\n"
+        "    published:\n      re: [{accuracy: 0.5}, {accuracy: 0.6}]\n"
+        "      rekd: [{accuracy: 0.51}, {accuracy: 0.52}, {accuracy: 0.63}, {accuracy: 0.64}]",
+    ).replace(
+        "teacher: {methods: [re], layers: 2, seeds: 1}", "teacher: {methods: [re], layers: 2, seeds: 1, vary: RATIOS}"
+    )
+    grid = load_grid(write_grid(text.replace("RATIOS", "{target_ratio: [0.1, 0.3]}")))
+    lines = [line for line in summarised(grid, expand(grid), made_up(grid)) if line["method"] == "rekd"]
+    assert [line["published"]["gain"] for line in lines] == pytest.approx([0.01, 0.02, 0.03, 0.04])
+    assert [line["gain"]["mean"] for line in lines] == pytest.approx([(ACCURACY[2] - ACCURACY[1]).mean()] * 4)
+
+
+def test_a_teacher_of_a_seed_of_its_own_is_none_of_its_line(write_grid: Callable[..., str]) -> None:
+    grid = load_grid(write_grid(TEXT.replace("teacher: teacher\n", "teacher: teacher\n    teacher_seed: 7\n")))
+    (line,) = [line for line in summarised(grid, expand(grid), made_up(grid)) if line["row"] == "teacher"]
+    assert (line["n"], line["of"]) == (1, 1)

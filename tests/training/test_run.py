@@ -185,6 +185,18 @@ def test_resume_with_other_settings_is_refused(runs: Callable[..., Path], settin
         train(settings("image", "cls", seed=3, data__train_limit=32), tmp_path / "run", resume=True)
 
 
+def test_a_run_from_before_a_setting_existed_is_resumed(settings: Callable, tmp_path: Path) -> None:
+    config = settings("image", "cls")
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "run", callbacks=lambda _: [InterruptAfterCheckpoint()])
+    file = tmp_path / "run" / "checkpoints" / "recipe.json"
+    recipe = json.loads(file.read_text())
+    del recipe["compile"], recipe["data"]["test_limit"]
+    file.write_text(json.dumps(recipe))
+    train(config, tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / "metrics.json").is_file()
+
+
 def test_resume_with_other_data_is_refused(settings: Callable, tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()
