@@ -9,15 +9,14 @@ back in every step, images resized one by one, AdamW as torch gives it, the atte
 uses the same modules and the same equations, so that nothing but the loop differs. The two take turns step by step in
 one process, each seeing every example once; on a GPU after an epoch that warms up, on a CPU after one step of the plain
 loop. Teacher targets are computed anew for each row and timed apart; `amortised` counts them over the paper's 35
-epochs. Peak memory is that of processes of their own. `accuracy` trains REKD students on planted reviews with what
-makes a step fast (bf16, batches of like length) and without.
+epochs. Peak memory is that of processes of their own (on a CPU where /proc tells it). `accuracy` trains REKD students
+on planted reviews with what makes a step fast (bf16, batches of like length) and without.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
 import shutil
 import statistics
 import subprocess
@@ -315,7 +314,8 @@ def alone(given: argparse.Namespace) -> float:
             train(config, Path(folder) / "run")
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(status["VmHWM"].split()[0]) / 1024  # getrusage's maximum would begin with that of the caller
 
 
 if __name__ == "__main__":
