@@ -261,7 +261,9 @@ def test_a_predictor_alone_learns_labels_and_its_teachers(scene: dict[str, Any],
     terms, _, _ = run(scene, PREDICTOR, teacher=teacher, alpha=0.4, **(told or {}))
     torch.manual_seed(11)
     output = scene["model"](**inputs_of(batch), fixed_masks=True)
-    assert torch.equal(output.mask.bool(), (output.margin > 0) & output.selection.feature)
+    chosen = (output.margin > 0) & output.selection.feature
+    best = torch.nn.functional.one_hot(output.margin.argmax(dim=1), chosen.shape[1]).bool()
+    assert torch.equal(output.mask.bool(), torch.where(chosen.any(dim=1, keepdim=True), chosen, best))
     expected = cross_entropy(output, batch["labels"])
     if told == {}:
         theirs, ours = softmax(array(answer["teacher_logits"][:, 0])), softmax(array(output.logits))
