@@ -77,7 +77,9 @@ def main() -> None:
         shape = {"batch_size": given.batch_sizes, length: given.lengths}
         for name, values in shape.items():
             for value in values:
-                rows.append(compared(given, "rekd", students[-1], teacher, {name: value}))
+                change = {name: value}
+                reads = teacher if name == "batch_size" else short_teacher(given, depth, change)
+                rows.append(compared(given, "rekd", students[-1], reads, change))
     write_results(f"training-{given.recipe}", rows)
 
 
@@ -141,10 +143,10 @@ def settings(given: argparse.Namespace, method: str, layers: int, teacher: Path 
     )
 
 
-def short_teacher(given: argparse.Namespace, layers: int) -> Path:
+def short_teacher(given: argparse.Namespace, layers: int, more: dict[str, Any] | None = None) -> Path:
     """A teacher of the right size; what it knows does not change the time of a step."""
-    folder = given.work / "teacher"
-    train(settings(given, "re", layers, None, **{"data.train_limit": 40, "batch_size": 8}), folder)
+    folder = given.work / "-".join(["teacher", *map(str, (more or {}).values())])
+    train(settings(given, "re", layers, None, **{"data.train_limit": 40, "batch_size": 8, **(more or {})}), folder)
     return folder
 
 
