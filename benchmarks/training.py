@@ -3,13 +3,16 @@
     python benchmarks/training.py imdb --data FOLDER --backbone FOLDER
     python benchmarks/training.py cifar10 --data FOLDER --backbone FOLDER --image-size 224
     python benchmarks/training.py accuracy
+    python benchmarks/training.py allocator --data FOLDER --backbone FOLDER
 
 The plain loop: fp32, texts padded to the longest that the recipe allows, the teacher run in every step, the loss read
 back in every step, images resized one by one, AdamW as torch gives it, the attention that transformers chooses. It
 uses the same modules and the same equations, so that nothing but the loop differs. The two take turns step by step in
 one process, each seeing every example once; on a GPU after an epoch that warms up, on a CPU after one step of the plain
 loop. Teacher targets are computed anew for each row and timed apart; `amortised` counts them over the paper's 35
-epochs. Peak memory is that of processes of their own (on a CPU where /proc tells it). `accuracy` trains REKD students
+epochs. Peak memory is that of processes of their own (on a CPU where /proc tells it). All of them give freed memory
+back, as a process does by default; `allocator` measures RE on IMDB with that and with `keep_freed_memory`, process by
+process in turn. `accuracy` trains REKD students
 on planted reviews with what makes a step fast (bf16, batches of like length) and without.
 """
 
@@ -52,6 +55,9 @@ LAYERS = {"imdb": (6, (3, 2, 1)), "cifar10": (12, (6, 4, 3))}
 """Of the teacher and of its students."""
 PAPER = {"count_all_positions": False, "control": None, "allow_weak_teacher": True, "epochs": 1, "early_stopping": None}
 """The paper's recipe without what is no part of a step; padding never counts as a feature, here as there."""
+KEEPS = "rekd_edge.training.run.keep_freed_memory"
+ALONE = 96
+"""Examples that a loop in a process of its own sees."""
 
 
 def main() -> None:
@@ -62,11 +68,14 @@ def main() -> None:
         return
     if not (given.data and given.backbone):
         raise SystemExit("Give --data and --backbone.")
-    if given.memory:
-        print(json.dumps({"peak_mb": alone(given)}))
+    if given.alone:
+        print(json.dumps(alone(given)))
+        return
+    if given.recipe == "allocator":
+        write_results("training-allocator", allocators(given))
         return
     rows = []
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, patch(KEEPS):
         given.work = Path(folder)
         depth, students = LAYERS[given.recipe]
         rows.append(compared(given, "re", depth, None))
@@ -86,7 +95,7 @@ def main() -> None:
 def arguments() -> argparse.Namespace:
     """What to measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recipe", choices=[*sorted(LAYERS), "accuracy"])
+    parser.add_argument("recipe", choices=[*sorted(LAYERS), "accuracy", "allocator"])
     parser.add_argument("--data")
     parser.add_argument("--backbone")
     parser.add_argument("--examples", type=int, default=320, help="seen once by each loop")
@@ -95,7 +104,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--lengths", type=int, nargs="*", default=[], help="tokens or pixels of the smallest student")
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--no-memory", action="store_true")
-    parser.add_argument("--memory", help=argparse.SUPPRESS)  # a process of its own: JSON of one row's settings
+    parser.add_argument("--alone", help=argparse.SUPPRESS)  # a process of its own: JSON of one row's settings
     return parser.parse_args()
 
 
@@ -187,7 +196,7 @@ def compared(
     }
     if not given.no_memory:
         for system in ("ours", "plain"):
-            row[f"{system}_peak_mb"] = in_own_process(given, system, method, layers, teacher, more)
+            row[f"{system}_peak_mb"] = in_own_process(given, system, method, layers, teacher, more)["peak_mb"]
     say(f"{name}: {ratio:.2f} times as fast, {row['speedup_amortised']:.2f} with the teacher's pass")
     return {key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()}
 
@@ -291,33 +300,63 @@ class InTurn(TrainerCallback):
         self._mark = time.perf_counter()
 
 
+def allocators(given: argparse.Namespace) -> list[dict[str, Any]]:
+    """Step and peak of RE runs of three sizes that keep freed memory and that give it back, three runs of each."""
+    given.recipe = "imdb"
+    rows = []
+    for layers in (6, 3, 1):
+        runs: dict[str, list[dict[str, float]]] = {"ours": [], "keeps": []}
+        for _ in range(3):
+            for system, found in runs.items():
+                found.append(in_own_process(given, system, "re", layers, None, {}))
+        row: dict[str, Any] = {"data": "imdb", "method": "re", "layers": layers}
+        for system, name in (("keeps", "kept"), ("ours", "given_back")):
+            for value in ("step_s", "peak_mb"):
+                row[f"{name}_{value}"] = round(statistics.median(run[value] for run in runs[system]), 4)
+        row["speedup"] = round(row["given_back_step_s"] / row["kept_step_s"], 4)
+        rows.append(row)
+        say(f"{layers} layers: {row['speedup']:.2f} times as fast with freed memory kept")
+    return rows
+
+
 def in_own_process(
     given: argparse.Namespace, system: str, method: str, layers: int, teacher: Path | None, more: dict[str, Any]
-) -> float:
-    """Peak memory of one loop alone, in MB: of the GPU where there is one, else of the process."""
+) -> dict[str, float]:
+    """What `alone` says of one loop."""
     wanted = {"system": system, "method": method, "layers": layers, "teacher": teacher and str(teacher), "more": more}
     command = [sys.executable, __file__, given.recipe, "--data", given.data, "--backbone", given.backbone]
-    command += ["--image-size", str(given.image_size), "--examples", "96", "--memory", json.dumps(wanted)]
+    command += ["--image-size", str(given.image_size), "--examples", str(ALONE), "--alone", json.dumps(wanted)]
     answer = subprocess.run(command, check=True, capture_output=True, text=True)
-    return float(json.loads(answer.stdout.strip().splitlines()[-1])["peak_mb"])
+    found: dict[str, float] = json.loads(answer.stdout.strip().splitlines()[-1])
+    return found
 
 
-def alone(given: argparse.Namespace) -> float:
-    """In the process of its own: a few steps of one loop, then the peak."""
-    wanted = json.loads(given.memory)
+def alone(given: argparse.Namespace) -> dict[str, float]:
+    """In the process of its own: an epoch of one loop (`plain`, `ours`, or ours that `keeps` freed memory); `step_s`,
+    the median seconds of a step, and `peak_mb`: of the GPU where there is one, else of the process.
+    """
+    wanted = json.loads(given.alone)
     teacher = None if wanted["teacher"] is None else Path(wanted["teacher"])
     config = settings(given, wanted["method"], wanted["layers"], teacher, **wanted["more"])
     if wanted["system"] == "plain":
-        plain = PlainLoop(config, teacher)
+        loop = PlainLoop(config, teacher)
         for _ in range(3):
-            plain.step(1.0)
+            loop.step(1.0)
+        seconds = loop.seconds
     else:
-        with tempfile.TemporaryDirectory() as folder:
-            train(config, Path(folder) / "run")
+        turns = InTurn(None)
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            nullcontext() if wanted["system"] == "keeps" else patch(KEEPS),
+        ):
+            train(config, Path(folder) / "run", callbacks=lambda stage: [turns])
+        seconds = turns.seconds
     if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**20
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return int(status["VmHWM"].split()[0]) / 1024  # getrusage's maximum would begin with that of the caller
+        peak = torch.cuda.max_memory_allocated() / 2**20
+    else:  # getrusage's maximum would begin with that of the caller
+        status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        peak = int(status["VmHWM"].split()[0]) / 1024
+    return {"step_s": statistics.median(seconds), "peak_mb": peak}
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from rekd_edge.modeling import RationaleConfig, RationaleModel
 from rekd_edge.modeling.rationale import MODEL_FILE
 from rekd_edge.runtime.text import load_tokenizer
 from rekd_edge.staging import check_place
+from rekd_edge.training.allocator import keep_freed_memory
 from rekd_edge.training.configuration import TrainingConfig
 from rekd_edge.training.objectives import PREDICTOR, Context
 from rekd_edge.training.preparation import (
@@ -74,6 +75,7 @@ def train(
         FailureError: training ended with weights that are not finite.
     """
     join()
+    keep_freed_memory()
     recipe = json.loads(json.dumps(config.to_dict()))
     if (finished := on_first(lambda: _check_output(output, resume, recipe))) is not None:
         return finished
