@@ -422,7 +422,11 @@ def main() -> None:
         if os.environ.get("REKD_EDGE_TRACEBACK"):
             raise
         words = " ".join(str(error).split())[:300]
-        _fail(f"{type(error).__name__}: {words} (set REKD_EDGE_TRACEBACK=1 to see where, and report it).", 1)
+        _fail(
+            f"{type(error).__name__}: {words} (set REKD_EDGE_TRACEBACK=1 to see where, and report it).",
+            1,
+            unforeseen=True,
+        )
     if status == 130:  # what typer makes of Ctrl-C
         _fail("Interrupted.", 130)
     sys.exit(status if isinstance(status, int) else 0)
@@ -447,15 +451,19 @@ def _discard_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _fail(sentence: str, status: int) -> None:
+def _fail(sentence: str, status: int, unforeseen: bool = False) -> None:
+    """Say it and leave. Of the processes of one run each machine's first speaks: the others meet the same bad input;
+    only what nobody foresaw may be theirs alone.
+    """
     try:
         sys.stdout.flush()
     except OSError:
         _discard_output()
     from rekd_edge.progress import SPEAKS
 
-    if SPEAKS:
-        print(f"rekd-edge: {' '.join(sentence.splitlines())}", file=sys.stderr)
+    if SPEAKS or unforeseen or os.environ.get("LOCAL_RANK") == "0":
+        who = "" if SPEAKS else f"process {os.environ['RANK']}: "
+        print(f"rekd-edge: {who}{' '.join(sentence.splitlines())}", file=sys.stderr)
     sys.exit(status)
 
 

@@ -467,6 +467,16 @@ def read_lines(process: subprocess.Popen[bytes], count: int) -> list[bytes]:
     return [process.stdout.readline() for _ in range(count)]
 
 
+def test_of_many_processes_each_machines_first_speaks(start: Callable[..., subprocess.Popen[bytes]]) -> None:
+    for place, words in (("0", b"rekd-edge: process 3: "), ("1", b"")):
+        launched = {"WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": place}
+        process = start("train", "--config", "nowhere", "--output", "run", **launched)
+        _, error = process.communicate()
+        assert process.returncode == 2
+        assert error.startswith(words)
+        assert bool(error) == bool(words)
+
+
 def test_ctrl_c_ends_with_130(start: Callable[..., subprocess.Popen[bytes]], int8_bundle: Path) -> None:
     process = start("predict", int8_bundle, "-", "--json")
     assert process.stdin is not None

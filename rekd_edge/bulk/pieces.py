@@ -212,7 +212,7 @@ def _group(pieces: Sequence[Piece], rows_per_task: int) -> list[list[Piece]]:
 def _check_results(files: Sequence[InputFile], output: Path) -> None:
     """Refuse what a reader of the output folder would take for a result of this call and is none."""
     targets = {file.target: file for file in files}
-    for path in sorted(output.rglob("*.parquet")):
+    for path in sorted({*output.rglob("*.parquet"), *(target for target in targets if target.exists())}):
         if path.is_dir() or STAGING in path.relative_to(output).parts:
             continue
         file = targets.get(path)

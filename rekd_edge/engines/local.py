@@ -58,10 +58,13 @@ class LocalEngine:
         return [str(i) for i in range(sum(line.startswith("GPU ") for line in listed.splitlines()))]
 
     def bears(self, running: Sequence[Task], task: Task) -> bool:
-        """Whether processors and devices suffice; a task that needs more than there are has the machine alone."""
+        """Whether devices suffice, and processors where no number of workers was given; a task that needs more than
+        there are has the machine alone.
+        """
         tasks = [*running, task]
         gpus = sum(task.gpus or 0.0 for task in tasks)
-        return sum(task.cpus for task in tasks) <= self.cpus and (not gpus or gpus <= max(1, len(self.gpus)))
+        suffice = self.workers is not None or sum(task.cpus for task in tasks) <= self.cpus
+        return suffice and (not gpus or gpus <= max(1, len(self.gpus)))
 
     def start(self, task: Task) -> None:
         """Start a task's process: the task goes to its standard input, its report comes from its standard output."""

@@ -38,6 +38,7 @@ class RayEngine:
 
         self._ray = ray
         self._own = not ray.is_initialized()
+        self._workers = workers
         self._share: int | None = None  # processors a worker, where this machine is all there is
         self._references: dict[Any, Task] = {}
         if self._own and address is None:
@@ -60,7 +61,9 @@ class RayEngine:
         self._ray.init(logging_level=logging.ERROR, log_to_driver=False, **options)
 
     def bears(self, running: Sequence[Task], task: Task) -> bool:
-        """Whether the cluster, as it is now, has the processors and devices."""
+        """Whether the cluster has them now; it queues what a given number of workers asks for, and may grow."""
+        if self._workers is not None:
+            return True
         tasks = [self._demand(task) for task in (*running, task)]
         has = self._ray.cluster_resources()
         cpus, gpus = (sum(demand) for demand in zip(*tasks, strict=True))

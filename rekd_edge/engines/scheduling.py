@@ -32,7 +32,7 @@ class Engine(Protocol):
     """Where tasks run; it knows nothing of their order."""
 
     def bears(self, running: Sequence[Task], task: Task) -> bool:
-        """Whether there is room for a task beside those that run."""
+        """Whether there is room for a task beside those that run; a given number of workers decides for processors."""
 
     def start(self, task: Task) -> None:
         """Start a task and come back at once."""
@@ -104,7 +104,7 @@ def schedule(
 
 
 def _room(engine: Engine, running: Sequence[Task], task: Task, workers: int | None) -> bool:
-    return engine.bears(running, task) if workers is None else len(running) < workers
+    return (workers is None or len(running) < workers) and engine.bears(running, task)
 
 
 def _outcome(end: Ended) -> Outcome:

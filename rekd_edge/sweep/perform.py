@@ -32,6 +32,7 @@ from rekd_edge.evaluate import evaluate
 from rekd_edge.methods import method_of
 from rekd_edge.modeling import RationaleConfig
 from rekd_edge.modeling.backbones import backbone_config
+from rekd_edge.sweep.grid import UNUSED_BY_CONTROLS, unused_by
 from rekd_edge.sweep.plan import Choice, Run
 from rekd_edge.training.configuration import TrainingConfig
 from rekd_edge.training.run import CHECKPOINTS, CONTROL, RECIPE_FILE, SOURCES_FILE, TARGETS, run_hashes, train
@@ -49,7 +50,7 @@ __all__ = [
     "read_result",
 ]
 
-FORMAT = 2
+FORMAT = 3
 """To be raised whenever the same settings train to another result."""
 RUNS = "runs"
 _NOT_OF_A_RESULT = ("workers", "log_steps", "report_to", "checkpoint_minutes")
@@ -111,7 +112,8 @@ class Resolver:
             picked,
         )
         facts = config.to_dict()
-        for setting in ("teacher", "control", "backbone", *_NOT_OF_A_RESULT):
+        unused = UNUSED_BY_CONTROLS if config.method == "control" else unused_by(config.method)
+        for setting in {"teacher", "control", "backbone", *_NOT_OF_A_RESULT, *unused}:
             facts.pop(setting)
         facts["data"].pop("spec")  # its content counts, and not where it lies
         facts |= {

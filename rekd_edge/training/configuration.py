@@ -174,7 +174,7 @@ class TrainingConfig:
     report_to: str = "none"
     """Trainer's logging integrations, for example `tensorboard` or `wandb`."""
     log_steps: int = 50
-    checkpoint_minutes: float = 10.0
+    checkpoint_minutes: float = 3.0
     """An epoch that takes longer is checkpointed on its way: at most so much work is lost."""
 
     calibrate: bool = True

@@ -53,7 +53,7 @@ def join() -> None:
         dist.init_process_group("gloo", timeout=PATIENCE)
         return
     local, gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
-    if local >= gpus:
+    if int(os.environ.get("LOCAL_WORLD_SIZE", local + 1)) > gpus:
         raise InputError(f"There are more processes on this machine than GPUs ({gpus}); launch one for each.")
     torch.cuda.set_device(local)
     dist.init_process_group("cpu:gloo,cuda:nccl", timeout=PATIENCE)

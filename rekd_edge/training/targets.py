@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -166,5 +167,9 @@ def _open(partial: Path, found: Mapping[str, Tensor], ends: NDArray[np.int64], f
         per_token = name in PER_TOKEN_TARGETS
         shape = (int(ends[-1]), *values.shape[2:]) if per_token else (len(ends), *values.shape[1:])
         dtype = np.dtype(np.bool_ if values.dtype == torch.bool else np.float32)
-        arrays[name] = open_memmap(partial / f"{name}.npy", mode="w+", dtype=dtype, shape=shape)
+        file = partial / f"{name}.npy"
+        arrays[name] = open_memmap(file, mode="w+", dtype=dtype, shape=shape)
+        if hasattr(os, "posix_fallocate"):  # a full disk is an error here, and a SIGBUS where a mapped page has no room
+            with file.open("r+b") as opened:
+                os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
     return arrays

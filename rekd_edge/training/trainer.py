@@ -59,8 +59,10 @@ class RationaleTrainer(Trainer):
         callbacks: list[TrainerCallback],
     ) -> None:
         config = context.config
-        if not (isinstance(train_dataset, ImageFeatures) and train_dataset.augments_alone):
-            # crops that the data set draws come from a stream that only an epoch's start restores
+        self._draws_alone = isinstance(train_dataset, ImageFeatures) and train_dataset.augments_alone
+        if (
+            not self._draws_alone
+        ):  # crops that the data set draws come from a stream that only an epoch's start restores
             callbacks = [*callbacks, TimedCheckpoints(config.checkpoint_minutes)]
         if config.early_stopping is not None:
             callbacks = [*callbacks, EarlyStoppingCallback(config.early_stopping)]
@@ -205,7 +207,7 @@ class RationaleTrainer(Trainer):
             num_workers=args.dataloader_num_workers,
             pin_memory=args.dataloader_pin_memory,
             prefetch_factor=args.dataloader_prefetch_factor,
-            persistent_workers=args.dataloader_persistent_workers,
+            persistent_workers=args.dataloader_persistent_workers and not self._draws_alone,
             worker_init_fn=partial(seed_worker, num_workers=args.dataloader_num_workers, rank=rank()),
         )
         return prepare_data_loader(
@@ -271,7 +273,8 @@ def uses_bf16(config: TrainingConfig) -> bool:
         return config.precision == "bf16"
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return bool(torch.cpu.get_capabilities().get("avx512_bf16") or torch.cpu.get_capabilities().get("amx_bf16"))
+    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # older releases don't tell
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 def autocast_of(config: TrainingConfig, device: torch.device) -> Callable[[], AbstractContextManager[Any]]:
@@ -308,7 +311,7 @@ def training_arguments(config: TrainingConfig, checkpoints: Path, examples: int)
         warmup_steps=warmup,
         max_grad_norm=config.max_grad_norm,
         bf16=bf16,
-        use_cpu=not torch.accelerator.is_available(),  # Trainer refuses bf16 on a CPU otherwise
+        use_cpu=not cuda,  # Trainer refuses bf16 on a CPU otherwise; teachers know no other device
         seed=config.seed,
         eval_strategy="epoch",
         save_strategy="epoch",

@@ -277,6 +277,10 @@ def test_leftovers_of_other_work_are_removed_or_refused(text_bundle: Path, tmp_p
     assert predict_files(text_bundle, source, output)["predicted"] == 0
     write(output / "stray.parquet", text=["one"])
     assert refused().startswith(f"{output / 'stray.parquet'} is not the result")
+    one = write(tmp_path / "one.pq", text=texts(3, 1))  # an input file may have any suffix
+    predict_files(text_bundle, one, tmp_path / "ones")
+    with pytest.raises(InputError, match=r"one\.pq is not the result"):
+        predict_files(other, one, tmp_path / "ones")
 
 
 def test_a_damaged_file_keeps_no_other_from_its_result(text_bundle: Path, tmp_path: Path) -> None:

@@ -237,6 +237,17 @@ def test_devices_go_to_those_who_ask(monkeypatch: pytest.MonkeyPatch) -> None:
     assert seen["c"] == "4,7"
 
 
+def test_workers_wait_for_devices_and_not_for_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    one, large = Task("one", calls.add, gpus=1), Task("large", calls.add, cpus=1000)
+    with closing(LocalEngine(8)) as engine:
+        assert engine.bears([one], one)
+        assert not engine.bears([one, one], one)
+        assert engine.bears([large], large)
+    with closing(LocalEngine(None)) as engine:
+        assert not engine.bears([large], large)
+
+
 @needs_ray
 @pytest.mark.parametrize(("has", "gets"), [({"GPU": 8.0}, 1.0), ({"CPU": 8.0}, 0.0)])
 def test_a_task_gets_a_device_of_a_cluster_that_has_any(has: dict[str, float], gets: float) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
@@ -143,6 +144,22 @@ def test_resumed_student_ends_with_the_weights_of_an_uninterrupted_one(
         train(config, tmp_path / "run", callbacks=lambda _: [InterruptAfterCheckpoint()])
     train(config, tmp_path / "run", resume=True)
     assert_same_weights(tmp_path / "run", runs("text", "rekd"))
+
+
+def test_resumed_run_draws_the_crops_of_an_uninterrupted_one_in_its_workers(settings: Callable, tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        for i in range(24):
+            place = tmp_path / "data" / split / "ab"[i % 2]
+            place.mkdir(parents=True, exist_ok=True)
+            side = 12 + i % 3  # of several sizes, so that each is augmented by itself
+            pixels = np.random.default_rng(i).integers(0, 255, (side, side, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(place / f"{i}.png")
+    config = settings("image", "cls", data__spec=str(tmp_path / "data"), data__augment=True, workers=1)
+    train(config, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "run", callbacks=lambda _: [InterruptAfterCheckpoint()])
+    train(config, tmp_path / "run", resume=True)
+    assert_same_weights(tmp_path / "run", tmp_path / "whole")
 
 
 def test_checkpoint_that_was_cut_short_is_passed_over(

@@ -81,6 +81,8 @@ def test_store_is_memory_mapped_and_asks_no_teacher_again(
     assert isinstance(again["teacher_selection_logits"][3].base, np.memmap | np.ndarray)
     assert isinstance(again["teacher_logits"], np.memmap)
     assert len(again["teacher_mask"]) == len(teacher.features)
+    for file in (tmp_path / "key").glob("*.npy"):  # with room on the disk before a page is written
+        assert file.stat().st_blocks * 512 >= file.stat().st_size
     for one, other in zip(first["teacher_mask"], again["teacher_mask"], strict=True):
         np.testing.assert_array_equal(one, other)
     np.testing.assert_array_equal(again["teacher_mask"][-1], again["teacher_mask"][len(teacher.features) - 1])
