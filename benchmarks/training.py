@@ -301,10 +301,10 @@ class InTurn(TrainerCallback):
 
 
 def allocators(given: argparse.Namespace) -> list[dict[str, Any]]:
-    """Step and peak of RE runs of three sizes that keep freed memory and that give it back, three runs of each."""
+    """Step and peak of RE runs of two sizes that keep freed memory and that give it back, three runs of each."""
     given.recipe = "imdb"
     rows = []
-    for layers in (6, 3, 1):
+    for layers in (3, 1):
         runs: dict[str, list[dict[str, float]]] = {"ours": [], "keeps": []}
         for _ in range(3):
             for system, found in runs.items():
