@@ -59,10 +59,9 @@ class RationaleTrainer(Trainer):
         callbacks: list[TrainerCallback],
     ) -> None:
         config = context.config
+        # crops that the data set draws come from a stream that only an epoch's start restores
         self._draws_alone = isinstance(train_dataset, ImageFeatures) and train_dataset.augments_alone
-        if (
-            not self._draws_alone
-        ):  # crops that the data set draws come from a stream that only an epoch's start restores
+        if not self._draws_alone:
             callbacks = [*callbacks, TimedCheckpoints(config.checkpoint_minutes)]
         if config.early_stopping is not None:
             callbacks = [*callbacks, EarlyStoppingCallback(config.early_stopping)]
