@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import Enum
 from itertools import chain, islice
 from pathlib import Path
@@ -17,7 +18,7 @@ import typer
 
 from rekd_edge import __version__
 from rekd_edge.engines import EngineSettings
-from rekd_edge.errors import FailureError, InputError, RekdEdgeError
+from rekd_edge.errors import FailureError, InputError, InterruptedWorkError, RekdEdgeError
 from rekd_edge.methods import METHODS
 
 __all__ = ["app", "main"]
@@ -136,7 +137,8 @@ def train(
     from rekd_edge.training.processes import leave
     from rekd_edge.training.run import train as train_run
 
-    metrics = train_run(recipe, output, resume, lambda stage: [TrainingDisplay(stage)])
+    with _goes_on("the same command with --resume"):
+        metrics = train_run(recipe, output, resume, lambda stage: [TrainingDisplay(stage)])
     leave()
     if not SPEAKS:
         return
@@ -191,7 +193,8 @@ def sweep(
         raise InputError("A sweep needs a folder for its runs; give --output.")
 
     place = EngineSettings(engine.value, workers, address)
-    document = run_sweep(chosen, output, place, retry, gpus, command_of(grid, overrides, seeds))
+    with _goes_on("the same command"):
+        document = run_sweep(chosen, output, place, retry, gpus, command_of(grid, overrides, seeds))
     if as_json:
         _print_json(document)
     else:
@@ -467,13 +470,23 @@ def _fail(sentence: str, status: int, unforeseen: bool = False) -> None:
     sys.exit(status)
 
 
+@contextmanager
+def _goes_on(by: str) -> Iterator[None]:
+    """Work that may be cut off: Ctrl-C says how it goes on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise InterruptedWorkError(f"Interrupted; {by} goes on.") from None
+
+
 def _predict_files(
     bundle: Path, source: Path, output: Path, engine: EngineSettings, as_json: bool, **options: Any
 ) -> None:
     """Predict Parquet files, and say how many rows and how fast."""
     from rekd_edge.bulk import predict_files
 
-    report = predict_files(bundle, source, output, engine, **options)
+    with _goes_on("the same command"):
+        report = predict_files(bundle, source, output, engine, **options)
     if as_json:
         _print_json(report)
     else:

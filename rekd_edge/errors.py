@@ -1,6 +1,6 @@
 """What goes wrong at the border, each with the exit status that the command line gives it."""
 
-__all__ = ["FailureError", "InputError", "RekdEdgeError"]
+__all__ = ["FailureError", "InputError", "InterruptedWorkError", "RekdEdgeError"]
 
 
 class RekdEdgeError(Exception):
@@ -17,3 +17,9 @@ class InputError(RekdEdgeError):
 
 class FailureError(RekdEdgeError):
     """The work itself failed: failed parity, no space left (exit status 1)."""
+
+
+class InterruptedWorkError(RekdEdgeError):
+    """Ctrl-C in work that can go on later (exit status 130)."""
+
+    exit_status = 130

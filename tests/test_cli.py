@@ -411,6 +411,18 @@ def test_a_failed_check_is_one_sentence_and_leaves_nothing(
     assert forced.document["verified"] is False
 
 
+def test_an_interrupted_sweep_says_how_it_goes_on(
+    run: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import rekd_edge.sweep.run
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(rekd_edge.sweep.run, "run_sweep", interrupt)
+    assert_fails(run("sweep", "planted", "--output", tmp_path), 130, "Interrupted; the same command goes on.")
+
+
 def test_an_interrupted_training_can_be_resumed(
     run: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -423,7 +435,7 @@ def test_an_interrupted_training_can_be_resumed(
 
     arguments = train_arguments(tmp_path / "run", "--data", "builtin:planted", settings=[*QUICK, "control=null"])
     monkeypatch.setattr(rekd_edge.training.run, "_finish", interrupt)
-    assert_fails(run(*arguments), 130, "Interrupted")
+    assert_fails(run(*arguments), 130, "Interrupted; the same command with --resume goes on.")
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["checkpoints"]
     assert_fails(run("export", tmp_path / "run", "--output", tmp_path / "bundle"), 2, "not a finished run")
     monkeypatch.setattr(rekd_edge.training.run, "_finish", finish)
