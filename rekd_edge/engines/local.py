@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ __all__ = ["LocalEngine", "work"]
 
 CODE = "from rekd_edge.engines.local import work; work()"
 LOOK = 1.0  # seconds between looks for processes that are dead, and on Windows for Ctrl-C
+_ROUNDING = 1e-9  # of shares of a device that add up to the whole
 LEAVE = 10.0  # seconds that a process has to go once it has answered
 
 
@@ -61,17 +61,17 @@ class LocalEngine:
         """Whether devices suffice, and processors where no number of workers was given; a task that needs more than
         there are has the machine alone.
         """
-        tasks = [*running, task]
-        gpus = sum(task.gpus or 0.0 for task in tasks)
-        suffice = self.workers is not None or sum(task.cpus for task in tasks) <= self.cpus
-        return suffice and (not gpus or gpus <= max(1, len(self.gpus)))
+        suffice = self.workers is not None or sum(task.cpus for task in [*running, task]) <= self.cpus
+        return suffice and all(
+            self._load(device) + _share(task) <= 1.0 + _ROUNDING for device in self._pick(task.gpus or 0.0)
+        )
 
     def start(self, task: Task) -> None:
         """Start a task's process: the task goes to its standard input, its report comes from its standard output."""
         threads = max(1, min(task.cpus, self.cpus // (self.workers or 1)))
         gpus = self._pick(task.gpus or 0.0)
         environment = os.environ | worker_environment(threads)
-        if gpus:
+        if self.gpus and gpus:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
         process = subprocess.Popen(
             [sys.executable, "-c", CODE],
@@ -124,10 +124,19 @@ class LocalEngine:
 
     def _pick(self, gpus: float) -> tuple[str, ...]:
         """The devices that bear least, as many as are asked for."""
-        if not gpus or not self.gpus:
+        if not gpus:
             return ()
-        load = Counter(device for one in self._running for device in one.gpus)
-        return tuple(sorted(self.gpus, key=load.__getitem__)[: max(1, round(gpus))])
+        devices = self.gpus or [""]  # a machine without any is taken for one with one
+        return tuple(sorted(devices, key=self._load)[: max(1, round(gpus))])
+
+    def _load(self, device: str) -> float:
+        """What of a device is given away."""
+        return sum(_share(one.task) for one in self._running if device in one.gpus)
+
+
+def _share(task: Task) -> float:
+    """Of each device that a task is given."""
+    return min(1.0, task.gpus or 0.0)
 
 
 def work() -> None:

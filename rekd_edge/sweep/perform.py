@@ -44,6 +44,7 @@ __all__ = [
     "RUNS",
     "Resolved",
     "Resolver",
+    "labels",
     "perform",
     "place_name",
     "rank_of_pick",
@@ -172,7 +173,7 @@ def data_fingerprint(spec: str, settings: DataSettings) -> str:
 
 @lru_cache(maxsize=64)
 def backbone_fingerprint(name: str) -> str:
-    """Identity of a backbone: a hub's name, or the name and size of a local folder's files.
+    """Identity of a backbone: a hub's name, or names and SHA-256 of a local folder's files.
 
     Raises:
         InputError: it cannot be read.
@@ -275,23 +276,30 @@ def measured(run: Run, resolved: Resolved) -> dict[str, Any]:
         row = read_result(control)
         beside = (row or evaluate(control, config.spec, config.data))["accuracy"]
     return {
-        "data": place_name(config.spec),
-        "method": run.method,
-        "variant": run.row,
-        "role": run.role,
-        "backbone": place_name(config.backbone),
+        **labels(run, resolved),
         "layers": facts.predictor["num_hidden_layers"],
         "generator_layers": facts.generator and facts.generator["num_hidden_layers"],
         "mask_mode": facts.mask_mode if method_of(run.method).selects else None,
         "target_ratio": facts.target_ratio,
         "seed": run.seed,
-        "settings": {**dict(run.values), **resolved.picked},
         **evaluate(folder, config.spec, config.data),
         "random_mask_accuracy": beside,
         "dev_accuracy": dev["accuracy"],
         "dev_loss": dev["loss"],
         "dev_rationale_ratio": dev["rationale_ratio"],
-        "run": folder.name,
+    }
+
+
+def labels(run: Run, resolved: Resolved) -> dict[str, Any]:
+    """What a grid calls a run, which its fingerprint does not cover: another grid may call the same run otherwise."""
+    return {
+        "run": resolved.folder.name,
+        "data": place_name(resolved.config.spec),
+        "method": run.method,
+        "variant": run.row,
+        "role": run.role,
+        "backbone": place_name(resolved.config.backbone),
+        "settings": {**dict(run.values), **resolved.picked},
     }
 
 

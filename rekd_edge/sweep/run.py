@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shlex
 import time
@@ -28,6 +29,7 @@ from rekd_edge.sweep.perform import (
     LOCKS,
     RUNS,
     Resolver,
+    labels,
     perform,
     place_name,
     read_result,
@@ -221,8 +223,14 @@ class _Sweep:
                 {"run": name, "error": self.errors[name].replace(f"{self.folder}{os.sep}", "")}
                 for name in sorted(self.errors)
             ],
-            "rows": [self.results[name] for name in order + sorted(controls) if name in self.results],
+            "rows": [self._row(name) for name in order + sorted(controls) if name in self.results],
         }
+
+    def _row(self, name: str) -> dict[str, Any]:
+        """A result under the names of this grid, which may not be the one that it was made for."""
+        resolved = self.resolver(name)
+        assert resolved is not None
+        return self.results[name] | labels(self.plan[name], resolved)
 
     def _in_order(self) -> list[Run]:
         """Runs in the order of the table, then by seed."""
@@ -237,11 +245,11 @@ class _Sweep:
 
 
 def _gpu_share(engine: EngineSettings) -> float | None:
-    """Of a GPU for each run: this machine's over the workers, one at most; of a cluster one, where it has any."""
+    """Of a GPU for each run: a whole one, less where more workers than this machine has must fit on them."""
     if engine.address is not None:
         return None
     here = torch.cuda.device_count()
-    return min(1.0, here / engine.workers) if engine.workers else float(min(1, here))
+    return 1 / math.ceil(engine.workers / here) if engine.workers and here else float(min(1, here))
 
 
 @contextmanager

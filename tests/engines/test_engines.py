@@ -239,13 +239,31 @@ def test_devices_go_to_those_who_ask(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_workers_wait_for_devices_and_not_for_processors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
-    one, large = Task("one", calls.add, gpus=1), Task("large", calls.add, cpus=1000)
+    one, large = Task("one", time.sleep, (60,), gpus=1), Task("large", time.sleep, (60,), cpus=1000)
     with closing(LocalEngine(8)) as engine:
+        engine.start(one)
         assert engine.bears([one], one)
+        engine.start(one)
         assert not engine.bears([one, one], one)
-        assert engine.bears([large], large)
+        assert engine.bears([one, one, large], large)
     with closing(LocalEngine(None)) as engine:
         assert not engine.bears([large], large)
+
+
+def test_shares_fit_on_their_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two devices, each with a task of .6: a third fits on neither, though both together have .8 left."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    more, less = (Task(f"{share}", time.sleep, (60,), gpus=share) for share in (0.6, 0.4))
+    with closing(LocalEngine(8)) as engine:
+        for _ in range(2):
+            assert engine.bears([], more)
+            engine.start(more)
+        assert not engine.bears([more, more], more)
+        for _ in range(2):
+            assert engine.bears([more, more], less)
+            engine.start(less)
+        assert not engine.bears([more, more, less, less], less)
+        assert sorted(one.gpus for one in engine._running) == [("4",), ("4",), ("7",), ("7",)]
 
 
 @needs_ray

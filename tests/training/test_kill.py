@@ -16,7 +16,7 @@ import pytest
 from safetensors.torch import load_file
 
 from rekd_edge.data import load_data
-from rekd_edge.training.run import train
+from rekd_edge.training.run import _is_whole, train
 
 KILLS = 20
 
@@ -55,6 +55,19 @@ def finish(server: Any, config: Any, output: Path) -> float:
     return time.monotonic() - started
 
 
+def reached(output: Path) -> tuple[int, int]:
+    """How far a run has come: the stage of its last whole checkpoint, and its step."""
+    stages = ["control/checkpoints", "checkpoints", "checkpoints/predictor"]
+    found = [
+        (stage, int(checkpoint.name.rpartition("-")[2]))
+        for stage, folder in enumerate(stages)
+        for checkpoint in (output / folder).glob("checkpoint-*")
+        if _is_whole(checkpoint)
+    ]
+    ends = [(1, output / "control" / "metrics.json"), (len(stages), output / "metrics.json")]
+    return max([(0, 0), *found, *((stage, 0) for stage, file in ends if file.is_file())])
+
+
 def test_a_run_killed_at_random_moments_ends_bit_identical(server: Any, student: Any, tmp_path: Path) -> None:
     finish(server, student, tmp_path / "warm")  # the first child also starts the server
     undisturbed = tmp_path / "undisturbed" / "run"
@@ -65,7 +78,7 @@ def test_a_run_killed_at_random_moments_ends_bit_identical(server: Any, student:
     while kills < KILLS:
         attempt += 1
         output = tmp_path / f"killed-{attempt}" / "run"
-        before = kills
+        before, far = kills, (0, 0)
         while True:
             child = server.Process(target=train, args=(student, output, True))
             started = time.monotonic()
@@ -76,6 +89,7 @@ def test_a_run_killed_at_random_moments_ends_bit_identical(server: Any, student:
                 break
             os.kill(child.pid, signal.SIGKILL)
             child.join()
+            assert far <= (far := reached(output))  # nothing is lost that a checkpoint held
             kills += 1
             seconds *= 1.1  # on a machine that got busier it must end too
         if kills == before:
