@@ -3,6 +3,7 @@
     python benchmarks/training.py imdb --data FOLDER --backbone FOLDER
     python benchmarks/training.py cifar10 --data FOLDER --backbone FOLDER --image-size 224
     python benchmarks/training.py accuracy
+    python benchmarks/training.py accuracy --data FOLDER --backbone FOLDER --teacher RUN
     python benchmarks/training.py allocator --data FOLDER --backbone FOLDER
 
 The plain loop: fp32, texts padded to the longest that the recipe allows, the teacher run in every step, the loss read
@@ -12,8 +13,9 @@ one process, each seeing every example once; on a GPU after an epoch that warms 
 loop. Teacher targets are computed anew for each row and timed apart; `amortised` counts them over the paper's 35
 epochs. Peak memory is that of processes of their own (on a CPU where /proc tells it). All of them give freed memory
 back, as a process does by default; `allocator` measures RE on IMDB with that and with `keep_freed_memory`, process by
-process in turn. `accuracy` trains REKD students
-on planted reviews with what makes a step fast (bf16, batches of like length) and without.
+process in turn. `accuracy` trains REKD students with what makes a step fast (bf16, batches of like length, padded to
+the longest of them) and without: on planted reviews, or on IMDB as the grid `minilm-imdb-small` does, by a teacher of
+its.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,9 +45,10 @@ from rekd_edge.evaluate import evaluate
 from rekd_edge.modeling import RationaleModel
 from rekd_edge.modeling.rationale import padding_bias
 from rekd_edge.progress import say
+from rekd_edge.sweep.grid import load_grid
 from rekd_edge.training import losses
 from rekd_edge.training.configuration import TrainingConfig, load_config
-from rekd_edge.training.preparation import build_model, model_config, prepare_preprocessing
+from rekd_edge.training.preparation import Preprocessing, build_model, model_config, prepare_preprocessing
 from rekd_edge.training.run import TARGETS, train
 from rekd_edge.training.trainer import RationaleTrainer
 
@@ -64,7 +67,7 @@ def main() -> None:
     """Measure and write `results/training-DATA.json`."""
     given = arguments()
     if given.recipe == "accuracy":
-        write_results("training-accuracy", accuracies())
+        write_results(*accuracies(given))
         return
     if not (given.data and given.backbone):
         raise SystemExit("Give --data and --backbone.")
@@ -98,6 +101,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("recipe", choices=[*sorted(LAYERS), "accuracy", "allocator"])
     parser.add_argument("--data")
     parser.add_argument("--backbone")
+    parser.add_argument("--teacher", type=Path, help="of the students whose accuracy is compared on IMDB")
     parser.add_argument("--examples", type=int, default=320, help="seen once by each loop")
     parser.add_argument("--layers", type=int, nargs="*", help="of the students")
     parser.add_argument("--batch-sizes", type=int, nargs="*", default=[], help="of the smallest student")
@@ -108,27 +112,39 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def accuracies() -> list[dict[str, Any]]:
-    """Test accuracy of students trained fast and plainly, by the same seeds and teacher."""
+def accuracies(given: argparse.Namespace) -> tuple[str, list[dict[str, Any]]]:
+    """Test accuracy of students trained fast and plainly, by the same seeds and teacher; the name of the results."""
     rows = []
     with tempfile.TemporaryDirectory() as work:
-        teacher = Path(work) / "teacher"
-        train(load_config("planted", {"method": "re", "layers": 2, "epochs": 8}), teacher)
+        teacher = given.teacher or Path(work) / "teacher"
+        if given.teacher is None:
+            name, recipe, own = "planted", "planted", {"layers": 1}
+            train(load_config("planted", {"method": "re", "layers": 2, "epochs": 8}), teacher)
+        else:
+            grid = load_grid("minilm-imdb-small", {"data.spec": given.data, "backbone": given.backbone})
+            name, recipe, own = "imdb", grid.recipe, grid.rows["layers1"].methods["rekd"]
         for seed in range(2026, 2029):
             for variant, precision in (("fast", "bf16"), ("plain", "fp32")):
-                given = {"method": "rekd", "layers": 1, "teacher": str(teacher), "seed": seed, "precision": precision}
-                folder, config = Path(work) / f"{variant}-{seed}", load_config("planted", given)
-                with (
-                    nullcontext()
-                    if variant == "fast"
-                    else patch.object(RationaleTrainer, "_get_train_sampler", Trainer._get_train_sampler)
-                ):
+                more = {"method": "rekd", "teacher": str(teacher), "seed": seed, "precision": precision}
+                folder, config = Path(work) / f"{variant}-{seed}", load_config(recipe, {**own, **more})
+                with nullcontext() if variant == "fast" else plainly():
                     train(config, folder)
                 found = evaluate(folder, config.spec, config.data, "test")
                 kept = {key: found[key] for key in ("accuracy", "rationale_ratio")}
-                rows.append({"data": "planted", "method": "rekd", "variant": variant, "seed": seed, **kept})
+                rows.append({"data": name, "method": "rekd", "variant": variant, "seed": seed, **kept})
                 say(f"{variant} {seed}: {found['accuracy']:.3f}")
-    return rows
+    return "training-accuracy" + ("-imdb" if given.teacher else ""), rows
+
+
+@contextmanager
+def plainly() -> Iterator[None]:
+    """Train on batches in random order, all padded to the longest text that the recipe allows."""
+    collator = Preprocessing.collator
+    with (
+        patch.object(RationaleTrainer, "_get_train_sampler", Trainer._get_train_sampler),
+        patch.object(Preprocessing, "collator", lambda self, **_: collator(self, pad_to_max_length=True)),
+    ):
+        yield
 
 
 def settings(given: argparse.Namespace, method: str, layers: int, teacher: Path | None, **more: Any) -> TrainingConfig:
