@@ -14,7 +14,7 @@ loop. Teacher targets are computed anew for each row and timed apart; `amortised
 epochs. Peak memory is that of processes of their own (on a CPU where /proc tells it). All of them give freed memory
 back, as a process does by default; `allocator` measures RE on IMDB with that and with `keep_freed_memory`, process by
 process in turn. `accuracy` trains REKD students with what makes a step fast (bf16, batches of like length, padded to
-the longest of them) and without: on planted reviews, or on IMDB as the grid `minilm-imdb-small` does, by a teacher of
+the longest of them) and without: on planted reviews, or on IMDB as the grid `small-table3` does, by a teacher of
 its.
 """
 
@@ -121,8 +121,8 @@ def accuracies(given: argparse.Namespace) -> tuple[str, list[dict[str, Any]]]:
             name, recipe, own = "planted", "planted", {"layers": 1}
             train(load_config("planted", {"method": "re", "layers": 2, "epochs": 8}), teacher)
         else:
-            grid = load_grid("minilm-imdb-small", {"data.spec": given.data, "backbone": given.backbone})
-            name, recipe, own = "imdb", grid.recipe, grid.rows["layers1"].methods["rekd"]
+            grid = load_grid("small-table3", {"data.spec": given.data, "backbone": given.backbone})
+            name, recipe, own = "imdb", grid.recipe, grid.rows["tiny"].methods["rekd"]
         for seed in range(2026, 2029):
             for variant, precision in (("fast", "bf16"), ("plain", "fp32")):
                 more = {"method": "rekd", "teacher": str(teacher), "seed": seed, "precision": precision}

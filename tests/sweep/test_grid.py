@@ -140,3 +140,10 @@ def test_published_figures_of_the_paper() -> None:
         }
         assert found == rows
     assert {"digits", "planted", "minilm-imdb", "deit-cifar10", "small-table3"} <= set(shipped_grids())
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_small_tables_stand_beside_the_same_figures(number: int) -> None:
+    paper, small = (load_grid(f"{size}-table{number}").rows for size in ("paper", "small"))
+    for name, row in paper.items():
+        assert small[name].published == {method: row.published[method] for method in small[name].methods}
