@@ -54,6 +54,12 @@ RUNS: dict[str, dict[str, Any]] = {
 }
 REFUSED = {**TEXT, "method": "cls", "batch_size": 15}
 COMMAND = {**TEXT, "epochs": 1, "data.train_limit": 32}
+TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+ACCELERATE = (
+    *("accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"),
+    *("--mixed_precision", "no", "--dynamo_backend", "no", "-m", "rekd_edge"),
+)
+"""Its launcher of processes for GPUs, which starts them where there is none too."""
 
 
 @pytest.fixture(scope="module")
@@ -67,19 +73,24 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]
         train(load_config(None, given), folder / "one" / name)
         cases.append({"settings": given, "output": str(folder / "two" / name), "interrupted": name in ("re", "image")})
     cases.append({"settings": REFUSED, "output": str(folder / "two" / "refused")})
-    sets = [part for key, value in COMMAND.items() for part in ("--set", f"{key}={value}")]
-    cases.append({"arguments": ["train", "--method", "cls", *sets, "--output", str(folder / "two" / "command")]})
+    cases.append({"arguments": command_line(folder / "two" / "command")})
     (folder / "cases.json").write_text(json.dumps(cases))
-    said = launch(str(Path(__file__).with_name("launched.py")), str(folder / "cases.json"))
+    said = launch(*TORCHRUN, str(Path(__file__).with_name("launched.py")), str(folder / "cases.json"))
     (folder / "two" / "command.said").write_text(said)
     return lambda processes, name: folder / processes / name
 
 
+def command_line(output: Path) -> list[str]:
+    sets = [part for key, value in COMMAND.items() for part in ("--set", f"{key}={value}")]
+    return ["train", "--method", "cls", *sets, "--output", str(output)]
+
+
 def launch(*command: str) -> str:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     source = str(Path(rekd_edge.__file__).parents[1])
     environment = {**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run([*launcher, *command], env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-m", *command], env=environment, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr[-4000:]
     return done.stderr
 
@@ -113,6 +124,13 @@ def test_batch_that_cannot_be_shared_is_refused(runs: Callable[[str, str], Path]
 def test_command_line_speaks_once(runs: Callable[[str, str], Path]) -> None:
     assert runs("two", "command.said").read_text().count("cls: epoch 1 ") == 1
     assert json.loads((runs("two", "command") / "training.json").read_text())["processes"] == 2
+
+
+def test_accelerate_launches_it_too(runs: Callable[[str, str], Path], tmp_path: Path) -> None:
+    assert launch(*ACCELERATE, *command_line(tmp_path / "run")).count("cls: epoch 1 ") == 1
+    assert json.loads((tmp_path / "run" / "training.json").read_text())["processes"] == 2
+    ours, theirs = (load_file(each / "model.safetensors") for each in (tmp_path / "run", runs("two", "command")))
+    assert all(bool((theirs[name] == weight).all()) for name, weight in ours.items())
 
 
 def test_package_is_a_module_that_a_launcher_can_start() -> None:
