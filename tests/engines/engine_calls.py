@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,15 @@ def interval(seconds: float) -> tuple[float, float, int]:
     """When it ran, and in which process."""
     start = time.time()
     time.sleep(seconds)
+    return start, time.time(), os.getpid()
+
+
+def meet(folder: Path, count: int) -> tuple[float, float, int]:
+    """Come to a folder and wait until so many have; when that was, and in which process."""
+    start = time.time()
+    os.close(tempfile.mkstemp(dir=folder)[0])
+    while len(list(folder.iterdir())) < count and time.time() < start + 60:
+        time.sleep(0.02)
     return start, time.time(), os.getpid()
 
 

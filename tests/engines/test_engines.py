@@ -113,23 +113,24 @@ def test_a_lost_task_starts_again_and_breaks_no_other(engine: EngineSettings, tm
     assert len(list((tmp_path / "always").iterdir())) == 3
 
 
-def test_workers_run_beside_one_another_and_no_more(engine: EngineSettings) -> None:
-    tasks = [Task(str(i), calls.interval, (0.7,)) for i in range(5)]
+def test_workers_run_beside_one_another_and_no_more(engine: EngineSettings, tmp_path: Path) -> None:
+    tasks = [Task(str(i), calls.meet, (tmp_path, 2)) for i in range(5)]
     times = [outcome.value for outcome in run(tasks, engine).values()]
     assert all(pid != os.getpid() for *_, pid in times)
     together = [sum(start <= moment < end for start, end, _ in times) for moment, *_ in times]
     assert max(together) == 2
 
 
-def test_a_task_waits_for_its_needs_alone(engine: EngineSettings) -> None:
+def test_a_task_waits_for_its_needs_alone(engine: EngineSettings, tmp_path: Path) -> None:
     tasks = [
-        Task("slow", calls.interval, (3.0,)),
-        Task("quick", calls.interval, (0.0,)),
+        Task("slow", calls.meet, (tmp_path, 2)),
+        Task("quick", calls.add, (1,)),
         Task("after slow", calls.add, (1,), needs=("slow",)),
-        Task("after quick", calls.interval, (0.0,), needs=("quick",)),
+        Task("after quick", calls.meet, (tmp_path, 2), needs=("quick",)),
     ]
-    outcomes = list(run_tasks(tasks, engine))
-    assert [outcome.task.name for outcome in outcomes][:2] == ["quick", "after quick"]
+    outcomes = {outcome.task.name: outcome.value for outcome in run_tasks(tasks, engine)}
+    assert next(iter(outcomes)) == "quick"
+    assert outcomes["after quick"][0] < outcomes["slow"][1]
 
 
 def test_threads_are_limited_before_anything_is_imported(
