@@ -66,6 +66,8 @@ ALONE = 96
 def main() -> None:
     """Measure and write `results/training-DATA.json`."""
     given = arguments()
+    if given.teacher and not (given.data and given.backbone):
+        raise SystemExit("Give --data and --backbone beside --teacher.")
     if given.recipe == "accuracy":
         write_results(*accuracies(given))
         return
