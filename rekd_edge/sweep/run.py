@@ -86,6 +86,7 @@ def run_sweep(
         resolver(name)  # data and backbones are checked before anything is written
     (folder / RUNS).mkdir(parents=True, exist_ok=True)
     with _alone(folder):
+        _take_over(plan, resolver)
         sweep = _Sweep(grid, plan, folder, resolver, command)
         sweep.perform(engine, retry, gpus)
         sweep.write(pictures=True)
@@ -112,6 +113,20 @@ def _alone(folder: Path) -> Iterator[None]:
         raise InputError(
             f"Another sweep is writing to {folder}; wait for it, or give --output another folder."
         ) from None
+
+
+def _take_over(plan: dict[str, Run], resolver: Resolver) -> None:
+    """Give finished runs this grid's names for them: its rows may have been renamed, or another grid's be the same."""
+    for name in plan:
+        run = resolver(name)
+        if run is None or run.folder.exists():
+            continue
+        digest = run.folder.name.rpartition("-")[2]
+        for twin in sorted(run.folder.parent.glob(f"*-{digest}")):
+            named = any(twin == other.folder for other in map(resolver, plan) if other is not None)
+            if not named and read_result(twin) is not None:
+                twin.rename(run.folder)
+                break
 
 
 @dataclass

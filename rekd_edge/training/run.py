@@ -304,7 +304,9 @@ def _trainer(
         def load() -> Teachers:
             return Teachers([Teacher(teacher, device, model.config.image, calibrated) for teacher in teachers])
 
-        if config.teacher_mask == "own" and not config.data.augment:
+        if config.teacher_mask == "student" or config.data.augment:
+            loaded = load()
+        if not config.data.augment:
             read = [calibrated, uses_bf16(config), model.config.max_length, model.config.image]
             key = targets_key(teachers, data.fingerprint, *read, config.count_all_positions, device.type)
             lengths = None
@@ -318,8 +320,6 @@ def _trainer(
 
             on_first(compute)
             train_features.targets = read_targets(store)
-        else:
-            loaded = load()
     return RationaleTrainer(
         model,
         Context(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from rekd_edge.documents import read_json
 from rekd_edge.errors import InputError
 from rekd_edge.methods import method_of
-from rekd_edge.modeling import RationaleConfig, RationaleModel
+from rekd_edge.modeling import RationaleConfig, RationaleModel, Selection
 from rekd_edge.runtime.image import ImageSettings
 from rekd_edge.runtime.text import load_tokenizer
 
@@ -168,11 +168,20 @@ class Teacher:
         if self.calibrated:  # where there is no feature, there is no margin
             with_bias = torch.stack([torch.zeros_like(margin), margin], dim=-1)
             z = torch.where(selection.feature[..., None], with_bias, z.float())
-        seen = own = self.model.deterministic_mask(margin, selection)
-        if student_mask is not None:
-            seen = student_mask.detach() * selection.feature  # a student that counts all positions may pick padding
-        logits = self.model.classify(inputs, attention_mask, seen, selection)
+        own = self.model.deterministic_mask(margin, selection)
+        if student_mask is None:
+            logits = self.model.classify(inputs, attention_mask, own, selection)
+        else:
+            logits = self.labels(batch, student_mask)
         return {"teacher_selection_logits": z, "teacher_mask": own, "teacher_logits": logits}
+
+    @torch.no_grad()
+    def labels(self, batch: dict[str, Tensor], student_mask: Tensor) -> Tensor:
+        """Q^T [batch, classes] on a student's mask, floats [batch, features]: its predictor's alone."""
+        inputs, attention_mask = self._inputs(batch), batch.get("attention_mask")
+        feature, _ = self.model.feature_positions(inputs, attention_mask)
+        seen = student_mask.detach() * feature  # a student that counts all positions may pick padding
+        return self.model.classify(inputs, attention_mask, seen, Selection(feature))
 
     def _inputs(self, batch: dict[str, Tensor]) -> Tensor:
         if "input_ids" in batch:
@@ -200,6 +209,10 @@ class Teachers:
         each = [teacher.targets(batch, student_mask) for teacher in self.teachers]
         axes = {"teacher_selection_logits": 2, "teacher_mask": 2, "teacher_logits": 1}
         return {name: torch.stack([targets[name] for targets in each], dim=axis) for name, axis in axes.items()}
+
+    def labels(self, batch: dict[str, Tensor], student_mask: Tensor) -> Tensor:
+        """`teacher_logits` [batch, teachers, classes] on a student's mask; see `Teacher.labels`."""
+        return torch.stack([teacher.labels(batch, student_mask) for teacher in self.teachers], dim=1)
 
 
 def reading_of(tokenizer: Tokenizer) -> Any:

@@ -111,6 +111,34 @@ def test_a_grid_calls_a_finished_run_by_its_own_names(
     assert compared(sweep_here(tiny, copied)) == compared(undisturbed[1])
 
 
+def test_renamed_rows_keep_their_runs(
+    tiny: str,
+    undisturbed: tuple[Path, dict[str, Any]],
+    copied: Path,
+    write_grid: Callable[..., str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    renamed = Path(tiny).read_text().replace("  student:", "  small:").replace("  teacher:", "  large:", 1)
+    trained: list[str] = []
+    document = sweep_here(write_grid(renamed.replace("teacher: teacher", "teacher: large")), copied, trained=trained)
+    assert trained == []
+    assert "stay in" not in capsys.readouterr().err
+    assert {row["variant"] for row in document["rows"]} == {"small", "large"}
+    assert [line["accuracy"] for line in document["table"]] == [line["accuracy"] for line in undisturbed[1]["table"]]
+    assert all((copied / "runs" / row["run"]).is_dir() for row in document["rows"])
+
+
+def test_rows_that_are_alike_have_runs_of_their_own(tiny: str, copied: Path, write_grid: Callable[..., str]) -> None:
+    """A finished run that the grid names is not taken away from its row for another of the same settings."""
+    text = Path(tiny).read_text() + "  alike: {methods: [cls], layers: 1}\n"
+    trained: list[str] = []
+    document = sweep_here(write_grid(text), copied, trained=trained)
+    assert trained == ["alike-cls-2026"]
+    once, again = (row for row in document["rows"] if row["method"] == "cls")
+    assert once["accuracy"] == again["accuracy"]
+    assert (copied / "runs" / once["run"]).is_dir()
+
+
 def test_only_what_changed_is_trained(tiny: str, copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trained: list[str] = []
     document = sweep_here(tiny, copied, {"student.alpha": "0.9"}, trained=trained)

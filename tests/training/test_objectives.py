@@ -38,6 +38,10 @@ class StoredTeacher:
         self.masks.append(student_mask)
         return self.answer
 
+    def labels(self, batch: dict[str, Tensor], student_mask: Tensor) -> Tensor:
+        self.masks.append(student_mask)
+        return self.answer["teacher_logits"]
+
 
 @pytest.fixture(params=["text", "image"])
 def scene(request: Any, settings: Callable, prepared: Callable, first_batch: Callable) -> dict[str, Any]:
@@ -252,6 +256,19 @@ def test_students_mask_is_shown_to_the_teacher_only_where_asked(scene: dict[str,
     teacher = StoredTeacher(with_teachers(scene))
     _, output, _ = run(scene, "rekd", teacher_mask="student", teacher=teacher)
     assert torch.equal(teacher.masks[0], output.mask)
+
+
+def test_of_stored_targets_the_labels_alone_depend_on_the_students_mask(scene: dict[str, Any]) -> None:
+    answer = with_teachers(scene)
+    teacher = StoredTeacher({"teacher_logits": answer["teacher_logits"].flip(-1)})
+    batch = {**scene["batch"], **answer}
+    terms, output, _ = run(scene, "rekd", batch, teacher_mask="student", gumbel_noise="shared", teacher=teacher)
+    (shown,) = teacher.masks
+    assert torch.equal(shown, output.mask)
+    expected, _, _ = run(scene, "rekd", {**batch, **teacher.answer}, gumbel_noise="shared")
+    stored, _, _ = run(scene, "rekd", batch, gumbel_noise="shared")
+    assert terms["kd_rationale"] == expected["kd_rationale"] == stored["kd_rationale"]
+    assert terms["kd_prediction"] == expected["kd_prediction"] != stored["kd_prediction"]
 
 
 @pytest.mark.parametrize("told", [{}, {"distil": "rationale"}, None])

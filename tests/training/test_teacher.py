@@ -193,6 +193,28 @@ def test_selection_is_taught_as_it_is_decided(task: str, runs: Callable[..., Pat
         assert torch.equal(taught[name], raw[name])
 
 
+@pytest.mark.parametrize("task", ["text", "image"])
+def test_labels_of_a_students_mask_are_the_predictors(task: str, runs: Callable[..., Path], settings: Callable) -> None:
+    facts, _, _ = facts_and_tokenizer(runs(task, "re"))
+    preprocessing, config = preprocessing_of_run(facts.folder, facts.config), settings(task, "re")
+    features = preprocessing.features(load_data(config.spec, config.data).split("train"))
+    batch = preprocessing.collator()([features[i] for i in range(8)])
+    teacher = Teacher(facts, CPU, facts.config.image)
+    own = teacher.targets(batch)
+    torch.testing.assert_close(teacher.labels(batch, own["teacher_mask"].float()), own["teacher_logits"])
+    others = ~own["teacher_mask"]
+    others[:, 1::2] = False
+    labels = teacher.labels(batch, others.float())
+    assert torch.equal(teacher.targets(batch, others.float())["teacher_logits"], labels)
+    if task == "text":
+        feature, _ = teacher.model.feature_positions(batch["input_ids"], batch["attention_mask"])
+        word = batch["input_ids"][feature][0]
+        hidden = batch["input_ids"].masked_fill(feature & ~others, word)
+        torch.testing.assert_close(teacher.labels({**batch, "input_ids": hidden}, others.float()), labels)
+        everywhere, everything = (teacher.labels(batch, mask.float()) for mask in (torch.ones_like(feature), feature))
+        assert torch.equal(everywhere, everything)  # padding is no feature
+
+
 def test_a_teacher_sees_images_of_another_resolution_in_its_own(runs: Callable[..., Path]) -> None:
     """Each of the student's four pixels that make up one of the teacher's has its value."""
     facts = read_teacher(str(runs("image", "re")), True)

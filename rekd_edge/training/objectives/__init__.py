@@ -45,7 +45,7 @@ class Context:
     grid: tuple[int, int] | None = None
     """Rows and columns of patches; None for text."""
     teachers: Teachers | None = None
-    """Asked in every step; None where there are none, or where the batch holds what they say."""
+    """Asked in every step; None where there are none, or where the batch holds all that they say."""
     objective: str = ""
     """A method, or `PREDICTOR`; the run's own method by default."""
 

@@ -84,11 +84,16 @@ def distilled_prediction(terms: Terms, output: RationaleOutput, batch: dict[str,
 
 
 def _targets(output: RationaleOutput, batch: dict[str, Tensor], context: Context) -> dict[str, Tensor]:
-    """What the teachers say: stored beside the batch, or asked now."""
-    if "teacher_logits" in batch:
-        return {name: batch[name] for name in ("teacher_selection_logits", "teacher_mask", "teacher_logits")}
-    assert context.teachers is not None
-    return context.teachers.targets(batch, output.mask if context.config.teacher_mask == "student" else None)
+    """What the teachers say: stored beside the batch, or asked now, as what they say of a student's mask always is."""
+    shown = output.mask if context.config.teacher_mask == "student" else None
+    if "teacher_logits" not in batch:
+        assert context.teachers is not None
+        return context.teachers.targets(batch, shown)
+    stored = {name: batch[name] for name in ("teacher_selection_logits", "teacher_mask", "teacher_logits")}
+    if shown is not None:
+        assert context.teachers is not None
+        stored["teacher_logits"] = context.teachers.labels(batch, shown)
+    return stored
 
 
 def _prediction_loss(teachers: Tensor, output: RationaleOutput, temperature: float, config: TrainingConfig) -> Tensor:
