@@ -170,12 +170,20 @@ def test_teacher_sees_images_normalised_as_it_was_trained(runs: Callable[..., Pa
         torch.testing.assert_close(renormalised, plain, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("task", ["text", "image"])
-def test_selection_is_taught_as_it_is_decided(task: str, runs: Callable[..., Path], settings: Callable) -> None:
+def teacher_and_batch(
+    task: str, runs: Callable[..., Path], settings: Callable
+) -> tuple[TeacherFacts, dict[str, torch.Tensor]]:
+    """A trained teacher, and eight examples of its data."""
     facts, _, _ = facts_and_tokenizer(runs(task, "re"))
     preprocessing, config = preprocessing_of_run(facts.folder, facts.config), settings(task, "re")
     features = preprocessing.features(load_data(config.spec, config.data).split("train"))
     batch = preprocessing.collator()([features[i] for i in range(8)])
+    return facts, batch
+
+
+@pytest.mark.parametrize("task", ["text", "image"])
+def test_selection_is_taught_as_it_is_decided(task: str, runs: Callable[..., Path], settings: Callable) -> None:
+    facts, batch = teacher_and_batch(task, runs, settings)
     taught, raw = (Teacher(facts, CPU, facts.config.image, calibrated).targets(batch) for calibrated in (True, False))
     feature = torch.ones_like(taught["teacher_mask"])
     if task == "text":
@@ -195,10 +203,7 @@ def test_selection_is_taught_as_it_is_decided(task: str, runs: Callable[..., Pat
 
 @pytest.mark.parametrize("task", ["text", "image"])
 def test_labels_of_a_students_mask_are_the_predictors(task: str, runs: Callable[..., Path], settings: Callable) -> None:
-    facts, _, _ = facts_and_tokenizer(runs(task, "re"))
-    preprocessing, config = preprocessing_of_run(facts.folder, facts.config), settings(task, "re")
-    features = preprocessing.features(load_data(config.spec, config.data).split("train"))
-    batch = preprocessing.collator()([features[i] for i in range(8)])
+    facts, batch = teacher_and_batch(task, runs, settings)
     teacher = Teacher(facts, CPU, facts.config.image)
     own = teacher.targets(batch)
     torch.testing.assert_close(teacher.labels(batch, own["teacher_mask"].float()), own["teacher_logits"])
