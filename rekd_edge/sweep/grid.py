@@ -158,8 +158,11 @@ def load_grid(name: str, overrides: dict[str, str] | None = None, seeds: int | N
     for key, row in given.items():
         if not isinstance(key, str) or not _NAME.fullmatch(key) or key in METHODS or key == "data":
             raise InputError(f"{key!r} cannot name a row; take letters, digits, -, _ and ., and no method's name.")
+        fields_of_row = _mapping(row, f"row {key!r}")
         won = {**for_all, **for_row.get(key, {})}
-        rows[key] = _row(key, _mapping(row, f"row {key!r}"), shared, settings, won, count, key in named)
+        if "backbone" in for_all and "backbone" not in for_row.get(key, {}):
+            won["backbone"] = _around(fields_of_row.get("backbone"), for_all["backbone"])
+        rows[key] = _row(key, fields_of_row, shared, settings, won, count, key in named)
     for row in rows.values():
         _check_picks(row, rows, {**for_all, **for_row.get(row.name, {})})
     grid = Grid(
@@ -322,6 +325,15 @@ def _split(overrides: dict[str, str], rows: Collection[str]) -> tuple[dict[str, 
             raise InputError(f"--set {key} belongs to the grid; take --seeds, or a grid of your own.")
         (for_all if row is None else for_row.setdefault(row, {}))[setting] = value
     return for_all, for_row
+
+
+def _around(own: Any, given: str) -> str:
+    """The backbone given for all rows; where a row's own is `bilstm:NAME` or the like, within the same net."""
+    net, *inner = str(own).split(":")
+    within, *donor = given.split(":")
+    is_net = inner and net != "random"
+    given_is_net = donor and within != "random"
+    return f"{net}:{given}" if is_net and not given_is_net else given
 
 
 def _prefixes(key: str) -> Iterator[str]:

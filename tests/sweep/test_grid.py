@@ -148,3 +148,20 @@ def test_smaller_tables_stand_beside_the_same_figures(size: str, number: int) ->
     paper, smaller = load_grid(f"paper-table{number}").rows, load_grid(f"{size}-table{number}").rows
     for name, row in paper.items():
         assert smaller[name].published == {method: row.published[method] for method in smaller[name].methods}
+
+
+@pytest.mark.parametrize(
+    ("given", "net", "whole"),
+    [
+        ({"backbone": "here"}, "cnn:here", "here"),
+        ({"backbone": "random:bert-nano"}, "cnn:random:bert-nano", "random:bert-nano"),
+        ({"backbone": "bilstm:here"}, "bilstm:here", "bilstm:here"),
+        ({"backbone": "here", "net.backbone": "there"}, "there", "here"),
+    ],
+)
+def test_a_backbone_for_all_rows_leaves_small_nets_what_they_are(
+    given: dict[str, str], net: str, whole: str, write_grid: Callable[..., str]
+) -> None:
+    text = "recipe: planted\nmethods: [re]\nrows: {net: {backbone: 'cnn:some'}, whole: {backbone: 'random:bert-micro'}}"
+    rows = load_grid(write_grid(text), given).rows
+    assert (rows["net"].methods["re"]["backbone"], rows["whole"].methods["re"]["backbone"]) == (net, whole)

@@ -104,7 +104,10 @@ def test_host_never_waits_for_the_device_in_a_step(case: str, make_trainer: Call
 
 
 @pytest.mark.parametrize("task", ["text", "image"])
-@pytest.mark.parametrize("changes", [{}, {"teacher_labels": "hard"}, {"gumbel_noise": "shared", "kd_temperature": 2.0}])
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"teacher_labels": "hard"}, {"gumbel_noise": "shared", "kd_temperature": 2.0}, {"teacher_mask": "student"}],
+)
 @pytest.mark.parametrize("cached", [True, False])
 def test_host_never_waits_for_a_teacher(
     task: str, cached: bool, changes: dict[str, Any], runs: Callable, make_trainer: Callable[..., RationaleTrainer]
@@ -112,7 +115,8 @@ def test_host_never_waits_for_a_teacher(
     folder = runs(task, "re")
     facts = read_teacher(str(folder), allow_weak=True)
     teachers = Teachers([Teacher(facts, torch.device("cpu"), facts.config.image)])
-    trainer = make_trainer(task, "rekd", None if cached else teachers, teacher=str(folder), **changes)
+    asked = not cached or "teacher_mask" in changes
+    trainer = make_trainer(task, "rekd", teachers if asked else None, teacher=str(folder), **changes)
     first, second = steps(trainer)
     if cached:
         first, second = ({**batch, **teachers.targets(batch)} for batch in (first, second))
