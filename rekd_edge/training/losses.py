@@ -14,6 +14,7 @@ from rekd_edge.training.processes import summed
 
 __all__ = [
     "REFERENCE_FEATURES",
+    "at_least_float32",
     "batch_mean",
     "batch_share",
     "contiguity_loss",
@@ -27,6 +28,11 @@ __all__ = [
 
 REFERENCE_FEATURES = {"text": 256, "image": 196}
 """L_ref: the feature counts at which the paper tuned λ_select."""
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    """Half precision as float32; float32 and float64 as they are."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def batch_mean(values: Tensor) -> Tensor:
@@ -68,7 +74,7 @@ def selection_loss(
 
 def task_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """L_task of equation 5: cross-entropy of logits [batch, classes] and labels int64 [batch]."""
-    return functional.cross_entropy(logits.float(), labels)
+    return functional.cross_entropy(at_least_float32(logits), labels)
 
 
 def re_loss(task: Tensor, selection: Tensor, lambda_select: float) -> Tensor:
@@ -96,7 +102,7 @@ def prediction_distillation_loss(teacher_log_probabilities: Tensor, logits: Tens
         logits: Q^S, [batch, classes].
         temperature: τ.
     """
-    ours = torch.log_softmax(logits.float() / temperature, dim=-1)
+    ours = torch.log_softmax(at_least_float32(logits) / temperature, dim=-1)
     return functional.kl_div(ours, teacher_log_probabilities, reduction="batchmean", log_target=True)
 
 

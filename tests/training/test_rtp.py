@@ -1,4 +1,4 @@
-"""RTP's losses against numpy, its warm-up and calibration, and whole runs on the built-in data."""
+"""RTP's objective around a model, its calibration, and whole runs on the built-in data."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import TrainerCallback
@@ -27,7 +25,6 @@ from rekd_edge.training.objectives import Context, Moment, rtp
 from rekd_edge.training.run import train
 
 QUICK = {"epochs": 3, "rtp__warmup_epochs": 1, "control": None, "target_ratio": 0.2}
-LABELS = torch.tensor([0, 2, 1, 1])
 
 
 def softmax(values: np.ndarray) -> np.ndarray:
@@ -43,50 +40,6 @@ def array(values: Tensor) -> np.ndarray:
     return values.detach().double().numpy()
 
 
-def test_the_rationale_must_predict_its_class() -> None:
-    logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
-    own = array(logits)[range(4), LABELS]
-    assert float(rtp.rationale_loss(logits, LABELS, "log_sigmoid")) == pytest.approx(np.log1p(np.exp(-own)).mean())
-    probability = softmax(array(logits))[range(4), LABELS]
-    assert float(rtp.rationale_loss(logits, LABELS, "cross_entropy")) == pytest.approx(-np.log(probability).mean())
-
-
-def test_the_complement_may_say_what_chance_says() -> None:
-    logits = torch.tensor([[3.0, 0, 0], [5, 1, 0], [0, 0, 0], [0, 1, 0]])
-    probability = softmax(array(logits))[range(4), LABELS]
-    expected = np.maximum(0, probability - 1 / 3)
-    assert (expected > 0).tolist() == [True, False, False, True]
-    assert float(rtp.complement_loss(logits, LABELS)) == pytest.approx(expected.mean())
-
-
-@given(st.integers(0, 10_000))
-def test_the_regulariser_is_its_terms_over_the_features(seed: int) -> None:
-    random = np.random.default_rng(seed)
-    feature = np.arange(7) < random.integers(0, 8, (3, 1))
-    scores = random.random((3, 7, 3)) * feature[..., None]
-    sigma, labels = np.exp(random.normal(size=(3, 7, 3))), random.integers(0, 3, 3)
-    own = rtp.Settings(lambda_l1=0.7, lambda_label=0.6, lambda_others=0.5, lambda_sigma=0.4, lambda_smooth=0.3)
-    rows = []
-    for row in range(3):
-        length = feature[row].sum()
-        if not length:
-            rows.append(0.0)
-            continue
-        mask, width = scores[row, :length], sigma[row, :length]
-        mean = mask.mean(axis=0)
-        others = [mean[label] for label in range(3) if label != labels[row]]
-        steps = (np.diff(mask, axis=0) ** 2).mean() if length > 1 else 0.0
-        rows.append(
-            0.7 * mean.mean()
-            + 0.6 * mean[labels[row]] ** 2
-            + 0.5 * sum(other**2 for other in others)
-            + 0.4 * ((width - 3) ** 2).mean()
-            + 0.3 * steps
-        )
-    given_tensors = [torch.from_numpy(values) for values in (scores, sigma, feature, labels)]
-    assert float(rtp.regulariser(*given_tensors, own)) == pytest.approx(np.mean(rows))
-
-
 @pytest.fixture
 def scene(settings: Callable, prepared: Callable, first_batch: Callable) -> tuple[RTPModel, dict, Context]:
     """A model in training, a batch of 8 and a context, half of the epochs warm-up."""
@@ -97,16 +50,6 @@ def scene(settings: Callable, prepared: Callable, first_batch: Callable) -> tupl
             module.p = 0.0
     context = Context(config.resolved("text"), "text", tuple(data.label_names), preprocessing.max_length)
     return model.train(), first_batch(preprocessing, data), context
-
-
-def test_the_first_epochs_classify_alone(scene: tuple[RTPModel, dict, Context]) -> None:
-    model, batch, context = scene
-    for progress in (0.0, 0.49):
-        terms = rtp.objective(model, batch, Moment(1.0, progress), context)
-        assert terms.keys() == {"loss", "task"}
-        assert terms["loss"] is terms["task"]
-    for progress in (0.5, 0.1 + 0.2 + 0.2, 1.0):
-        assert "rationale" in rtp.objective(model, batch, Moment(1.0, progress), context)
 
 
 def test_the_loss_is_the_weighted_sum(scene: tuple[RTPModel, dict, Context]) -> None:
@@ -198,6 +141,7 @@ def test_a_class_never_predicted_gets_the_bias_of_all(settings: Callable, prepar
         ({"epochs": 9, "predictor_epochs": 1}, "predictor_epochs=0"),
         ({"rtp.sigma": "both"}, "rtp.sigma must be one of sender, receiver"),
         ({"rtp.rationale_loss": "hinge"}, "rtp.rationale_loss must be one of log_sigmoid, cross_entropy"),
+        ({"rtp.smoothness": "max"}, "rtp.smoothness must be one of sum, mean"),
         ({"rtp.lambda_label": -1.0}, "rtp.lambda_label must be at least 0"),
         ({"rtp.warmup_epochs": -1}, "rtp.warmup_epochs must be at least 0"),
         ({"rtp.freeze_class_head": "maybe"}, "rtp.freeze_class_head takes true or false"),

@@ -22,9 +22,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Settings", "complement_loss", "dev_terms", "objective", "prepare", "rationale_loss", "regulariser"]
 
-_CHOICES = {"sigma": ("sender", "receiver"), "rationale_loss": ("log_sigmoid", "cross_entropy")}
+_CHOICES = {
+    "sigma": ("sender", "receiver"),
+    "rationale_loss": ("log_sigmoid", "cross_entropy"),
+    "smoothness": ("sum", "mean"),
+}
 STEP = 1e-6
-"""Of an epoch: what rounding may take from the share of the steps taken."""
+"""Tolerance, in epochs, for the rounding of `Moment.progress`."""
 
 
 @dataclass
@@ -53,15 +57,18 @@ class Settings:
     lambda_regulariser: float = 1.5
     """Weight of all terms below."""
     lambda_l1: float = 0.001
-    """Of the mean mask, averaged over the classes."""
+    """Weight of the mean masks, summed over the classes."""
     lambda_label: float = 0.2
-    """Of the square of the label's mean mask."""
+    """Weight of the square of the label's mean mask."""
     lambda_others: float = 0.05
-    """Of the squares of the other classes' mean masks, summed."""
+    """Weight of the squares of the other classes' mean masks, summed."""
     lambda_sigma: float = 0.02
-    """Of (σ - 3)²."""
+    """Weight of the mean of (σ - 3)² over the text, summed over the classes."""
     lambda_smooth: float = 0.05
-    """Of the squared differences of neighbouring mask values."""
+    """Weight of the squared differences of neighbouring mask values, averaged over the classes."""
+    smoothness: str = "sum"
+    """How those differences are reduced over a text: their `sum` (the published code) or their `mean`, which makes
+    `lambda_smooth` independent of the length."""
 
     def __post_init__(self) -> None:
         """Check every value.
@@ -137,42 +144,56 @@ def objective(model: nn.Module, batch: dict[str, Tensor], moment: Moment, contex
 
 
 def rationale_loss(logits: Tensor, labels: Tensor, kind: str) -> Tensor:
-    """How far the rationale is from predicting its class; logits [batch, classes]."""
+    """The loss of the rationale's logits [batch, classes] for its class, the mean over the batch."""
     if kind == "cross_entropy":
         return losses.task_loss(logits, labels)
-    return -functional.logsigmoid(logits.float().gather(1, labels[:, None])).mean()
+    return -functional.logsigmoid(losses.at_least_float32(logits).gather(1, labels[:, None])).mean()
 
 
 def complement_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """max(0, p_y - 1/C), the mean over the batch: the complement may not say more than chance does."""
-    own = torch.softmax(logits.float(), dim=-1).gather(1, labels[:, None])
-    return (own - 1 / logits.shape[1]).clamp(min=0).mean()
+    """max(0, p_y - 1/C), the mean over the batch: the complement may not predict the label better than chance."""
+    probability = torch.softmax(losses.at_least_float32(logits), dim=-1).gather(1, labels[:, None])
+    return (probability - 1 / logits.shape[1]).clamp(min=0).mean()
 
 
 def regulariser(scores: Tensor, sigma: Tensor, feature: Tensor, labels: Tensor, own: Settings) -> Tensor:
-    """Small masks, the label's and even more the others', of even width and smooth.
+    """The regulariser of the published code (its stand-alone wrapper, `calculate_regularization_loss`).
+
+    With a_c the mean of the mask λ of class c over the features of a text and y its label, a text contributes
+
+        λ_l1 Σ_c a_c + λ_label a_y² + λ_others Σ_(c≠y) a_c² + λ_sigma Σ_c mean_t (σ_(t,c) - 3)²
+        + λ_smooth mean_c Σ_t (λ_(t+1,c) - λ_(t,c))²
 
     Args:
         scores: λ [batch, features, classes], 0 where a position is not a feature.
-        sigma: [batch, features, classes].
-        feature: bool [batch, features]; means are over these alone, then over the batch.
+        sigma: σ [batch, features, classes].
+        feature: bool [batch, features]; means and sums are over these alone.
         labels: int64 [batch].
-        own: the weights.
+        own: the weights, and how smoothness is reduced over a text.
+
+    Returns:
+        The mean over the batch, a scalar.
     """
-    count = feature.sum(dim=-1, keepdim=True).clamp(min=1)  # [batch, 1]
-    mean_mask = scores.sum(dim=1) / count  # [batch, classes]
-    label = (labels[:, None] == torch.arange(scores.shape[-1], device=labels.device)).float()  # [batch, classes]
-    squares = mean_mask.square()
     real = feature[..., None]
-    width = ((sigma - SIGMA).square() * real).mean(dim=-1).sum(dim=-1) / count[:, 0]
-    both = feature[:, 1:] & feature[:, :-1]
-    steps = (scores.diff(dim=1).square() * both[..., None]).mean(dim=-1).sum(dim=-1)
+    count = feature.sum(dim=-1, keepdim=True).clamp(min=1)  # [batch, 1]
+
+    mean_mask = scores.sum(dim=1) / count  # a_c, [batch, classes]
+    is_label = labels[:, None] == torch.arange(scores.shape[-1], device=labels.device)  # [batch, classes]
+    squares = mean_mask.square()
+
+    width = ((sigma - SIGMA).square() * real).sum(dim=1) / count  # [batch, classes]
+
+    neighbours = feature[:, 1:] & feature[:, :-1]
+    steps = (scores.diff(dim=1).square() * neighbours[..., None]).sum(dim=1).mean(dim=-1)  # [batch]
+    if own.smoothness == "mean":
+        steps = steps / neighbours.sum(dim=-1).clamp(min=1)
+
     each = (
-        own.lambda_l1 * mean_mask.mean(dim=-1)
-        + own.lambda_label * (squares * label).sum(dim=-1)
-        + own.lambda_others * (squares * (1 - label)).sum(dim=-1)
-        + own.lambda_sigma * width
-        + own.lambda_smooth * steps / both.sum(dim=-1).clamp(min=1)
+        own.lambda_l1 * mean_mask.sum(dim=-1)
+        + own.lambda_label * (squares * is_label).sum(dim=-1)
+        + own.lambda_others * (squares * ~is_label).sum(dim=-1)
+        + own.lambda_sigma * width.sum(dim=-1)
+        + own.lambda_smooth * steps
     )  # [batch]
     return each.mean()
 
