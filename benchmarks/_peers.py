@@ -22,10 +22,10 @@ from _bundles import GEOMETRIES, SEED, Feed, Material
 from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification, ViTImageProcessor
 from transformers import PreTrainedTokenizerFast as Tokenizer
 
+from rekd_edge.files import staged_folder
 from rekd_edge.modeling.backbones import backbone_config
 from rekd_edge.progress import say
 from rekd_edge.runtime.session import open_session
-from rekd_edge.staging import staged_folder
 
 __all__ = ["BlackBox", "System", "onnx_system", "openvino_system"]
 

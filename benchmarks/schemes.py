@@ -35,12 +35,12 @@ from optimum.onnxruntime import ORTQuantizer
 from optimum.onnxruntime.configuration import AutoCalibrationConfig, AutoQuantizationConfig
 
 from rekd_edge.data import load_data
-from rekd_edge.documents import read_json
 from rekd_edge.export import int8, quantization
 from rekd_edge.export.bundle import CALIBRATION_ROWS, _feeds
 from rekd_edge.export.graph import export_graph
 from rekd_edge.export.parity import Answers, Feed, agreement, graph_answers, invariance
 from rekd_edge.export.quantization import quantize
+from rekd_edge.files import read_json
 from rekd_edge.modeling import RationaleConfig, RationaleModel
 from rekd_edge.progress import say
 from rekd_edge.runtime.session import open_session

@@ -12,7 +12,6 @@ import onnx
 from numpy.typing import NDArray
 
 from rekd_edge.data import DataSettings, DataSource, Examples, TextFeatures, load_data
-from rekd_edge.documents import read_json
 from rekd_edge.errors import FailureError, InputError
 from rekd_edge.export.card import model_card
 from rekd_edge.export.graph import export_graph, graph_io
@@ -28,11 +27,11 @@ from rekd_edge.export.parity import (
 from rekd_edge.export.quantization import quantize, scheme
 from rekd_edge.export.stages import name_stages
 from rekd_edge.export.vocabulary import check_trimmable, trim_vocabulary, trimming_effect
+from rekd_edge.files import check_output_folder, read_json, staged_folder
 from rekd_edge.modeling import RationaleConfig, RationaleModel
 from rekd_edge.progress import say, steps
 from rekd_edge.runtime.bundle import LAYOUT, write_manifest
 from rekd_edge.runtime.profiling import stage_shares
-from rekd_edge.staging import check_output_folder, staged_folder
 from rekd_edge.training.preparation import Preprocessing, preprocessing_of_run
 from rekd_edge.versions import versions
 

@@ -17,11 +17,11 @@ from transformers import TrainerCallback
 from rekd_edge.data import load_data
 from rekd_edge.evaluate import evaluate
 from rekd_edge.export import export_bundle
+from rekd_edge.files import check_output_folder
 from rekd_edge.progress import console, say
 from rekd_edge.runtime import Rationalizer
 from rekd_edge.runtime.benchmark import BenchSettings, run_benchmark
 from rekd_edge.runtime.display import show
-from rekd_edge.staging import check_output_folder
 from rekd_edge.training.configuration import TrainingConfig, load_config
 from rekd_edge.training.display import TrainingDisplay
 from rekd_edge.training.run import train

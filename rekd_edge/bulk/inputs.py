@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 
 from rekd_edge.bulk.rows import output_fields
 from rekd_edge.columns import IMAGE_COLUMNS, TEXT_COLUMNS
-from rekd_edge.documents import sha256_of
 from rekd_edge.errors import InputError
+from rekd_edge.files import sha256_of
 from rekd_edge.runtime.bundle import LAYOUT, Manifest
 
 __all__ = ["STAGING", "InputFile", "find_inputs", "reading"]

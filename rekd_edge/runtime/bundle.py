@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rekd_edge.documents import sha256_of
 from rekd_edge.errors import InputError
+from rekd_edge.files import sha256_of
 from rekd_edge.runtime.image import ImageSettings
 
 __all__ = ["LAYOUT", "SCHEMA_VERSION", "Layout", "Manifest", "TextSettings", "write_manifest"]

@@ -15,8 +15,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from rekd_edge.documents import read_json
 from rekd_edge.errors import InputError
+from rekd_edge.files import read_json
 from rekd_edge.progress import console, say
 from rekd_edge.sweep.perform import ERROR, PROGRESS, RESULT
 

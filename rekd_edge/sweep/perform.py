@@ -26,9 +26,9 @@ from filelock import FileLock
 from transformers import TrainerCallback
 
 from rekd_edge.data import DataSettings, load_data
-from rekd_edge.documents import read_json, sha256_of, write_json
 from rekd_edge.errors import FailureError, InputError, RekdEdgeError
 from rekd_edge.evaluate import evaluate
+from rekd_edge.files import read_json, sha256_of, write_json
 from rekd_edge.methods import method_of
 from rekd_edge.modeling import RationaleConfig
 from rekd_edge.modeling.backbones import backbone_config

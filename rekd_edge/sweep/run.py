@@ -16,12 +16,11 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from rekd_edge.documents import read_json, write_json, write_whole
 from rekd_edge.engines import EngineSettings, Task, check_engine, run_tasks
 from rekd_edge.errors import InputError
+from rekd_edge.files import check_place, read_json, write_json, write_text
 from rekd_edge.methods import METHODS
 from rekd_edge.progress import say
-from rekd_edge.staging import check_place
 from rekd_edge.sweep.display import Board
 from rekd_edge.sweep.grid import Grid
 from rekd_edge.sweep.perform import (
@@ -215,7 +214,7 @@ class _Sweep:
         document = self.document()
         write_json(self.folder / TABLE, document)
         lines = document["table"]
-        write_whole(self.folder / MARKDOWN, as_markdown(self.grid.title, self.grid.source, lines, document["failed"]))
+        write_text(self.folder / MARKDOWN, as_markdown(self.grid.title, self.grid.source, lines, document["failed"]))
         if self._can_draw and (pictures or time.monotonic() - self._drawn > _DRAW_SECONDS):
             try:
                 draw(self.grid, lines, self.folder)

@@ -12,8 +12,8 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from rekd_edge.documents import read_json
 from rekd_edge.errors import InputError
+from rekd_edge.files import read_json
 from rekd_edge.methods import method_of
 from rekd_edge.modeling import RationaleConfig, RationaleModel, Selection
 from rekd_edge.runtime.image import ImageSettings

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from rekd_edge.errors import InputError
-from rekd_edge.staging import check_output_folder, staged_folder
+from rekd_edge.files import check_output_folder, staged_folder
 
 
 def test_folder_appears_when_it_is_whole(tmp_path: Path) -> None:
@@ -16,7 +19,8 @@ def test_folder_appears_when_it_is_whole(tmp_path: Path) -> None:
     with staged_folder(output) as staging:
         (staging / "file").write_text("content")
         assert not output.exists()
-        assert staging.parent == output.parent  # the same file system, so that the rename is one step
+        assert staging.parent.parent == output.parent  # the same file system, so that the rename is one step
+        assert list(staging.iterdir()) == [staging / "file"]
     assert (output / "file").read_text() == "content"
     assert [path.name for path in output.parent.iterdir()] == ["bundle"]
 
@@ -65,3 +69,39 @@ def test_free_path_is_accepted(tmp_path: Path) -> None:
     check_output_folder(tmp_path / "new")
     (tmp_path / "empty").mkdir()
     check_output_folder(tmp_path / "empty")
+
+
+def test_next_call_removes_what_a_killed_one_left(tmp_path: Path) -> None:
+    kill = "import os, signal, sys\nfrom pathlib import Path\nfrom rekd_edge.files import staged_folder\n"
+    kill += "with staged_folder(Path(sys.argv[1])) as staging:\n    (staging / 'half').write_text('half')\n"
+    kill += "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    for name in ("bundle", "bundle.b"):  # the second's staging must not be taken for the first's
+        subprocess.run([sys.executable, "-c", kill, str(tmp_path / name)], check=False)
+    mine = tmp_path / ".bundle.mine"
+    mine.mkdir()
+    assert len(list(tmp_path.glob(".bundle*/*/half"))) == 2
+
+    with staged_folder(tmp_path / "bundle"):
+        pass
+    assert mine.is_dir()
+    assert [path.parent.parent.name[:10] for path in tmp_path.glob(".bundle*/*/half")] == [".bundle.b."]
+    with staged_folder(tmp_path / "bundle.b"):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".bundle.mine", "bundle", "bundle.b"]
+
+
+def test_output_of_two_calls_is_of_the_first(tmp_path: Path) -> None:
+    with staged_folder(tmp_path / "bundle") as staging:
+        (staging / "file").write_text("first")
+        refused = []
+
+        def second() -> None:
+            with pytest.raises(InputError, match="writes to"), staged_folder(tmp_path / "bundle"):
+                pass
+            refused.append(True)
+
+        thread = threading.Thread(target=second)
+        thread.start()
+        thread.join()
+        assert refused == [True]
+    assert (tmp_path / "bundle" / "file").read_text() == "first"

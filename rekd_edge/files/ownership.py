@@ -1,0 +1,66 @@
+"""The marker in folders that this package made for itself: only what carries it is ever deleted."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+from rekd_edge.errors import InputError
+from rekd_edge.files.atomic import BINARY, NO_LINK, create_file
+from rekd_edge.files.paths import real_folder
+
+__all__ = ["MARKER", "claim_folder", "is_ours", "remove_ours"]
+
+MARKER = ".made-by-rekd-edge"
+"""A file in a folder of ours: a JSON object that says what the folder is for."""
+LARGEST = 4096  # bytes of a marker
+
+
+def claim_folder(path: Path, purpose: str) -> Path:
+    """Make a folder that is ours, or take one that carries the marker of the same purpose or is empty.
+
+    Args:
+        path: of the folder.
+        purpose: what the folder is for; a folder made for another purpose is not taken.
+
+    Raises:
+        InputError: the path is a link or a file, or the folder holds files and no marker of ours.
+    """
+    real_folder(path)
+    if not is_ours(path, purpose):
+        if any(path.iterdir()):
+            raise InputError(f"{path} holds files that rekd-edge did not put there; move them away.")
+        with create_file(path / MARKER) as file:
+            file.write(json.dumps({"made by": "rekd-edge", "for": purpose}).encode())
+    return path
+
+
+def is_ours(path: Path, purpose: str) -> bool:
+    """Whether a path is a folder, and no link to one, that `claim_folder` made for this purpose."""
+    if path.is_symlink() or not path.is_dir():
+        return False
+    try:
+        with os.fdopen(os.open(path / MARKER, os.O_RDONLY | NO_LINK | BINARY), "rb") as file:
+            return json.loads(file.read(LARGEST)) == {"made by": "rekd-edge", "for": purpose}
+    except (OSError, ValueError, RecursionError):
+        return False
+
+
+def remove_ours(path: Path, purpose: str) -> bool:
+    """Delete a folder of ours with all that it holds; links in it are deleted, and not what they point to.
+
+    Returns:
+        Whether the folder was ours and is gone.
+    """
+    if not is_ours(path, purpose):
+        return False
+    for entry in os.scandir(path):  # the marker last: what is left of a deletion that was cut off is still ours
+        if entry.is_dir(follow_symlinks=False):
+            shutil.rmtree(entry.path)
+        elif entry.name != MARKER:
+            os.unlink(entry.path)
+    (path / MARKER).unlink()
+    path.rmdir()
+    return True

@@ -1,0 +1,55 @@
+"""Write a folder whole or not at all: build it beside its destination, then rename."""
+
+from __future__ import annotations
+
+import glob
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from rekd_edge.files.atomic import sync_folder, sync_tree
+from rekd_edge.files.locks import locked
+from rekd_edge.files.ownership import claim_folder, remove_ours
+from rekd_edge.files.paths import check_output_folder
+
+__all__ = ["staged_folder"]
+
+
+@contextmanager
+def staged_folder(output: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `output` that becomes `output` on success and vanishes on failure.
+
+    The output is locked meanwhile, and what killed calls left beside it is removed.
+
+    Raises:
+        InputError: `output` is a file, a link or a non-empty folder, or another call writes to it.
+    """
+    check_output_folder(output)
+    with locked(output):
+        check_output_folder(output)  # another call may have written it while this one waited
+        remove_stale_staging(output)
+        staging = claim_folder(output.with_name(f".{output.name}.{secrets.token_hex(8)}"), _purpose(output))
+        try:
+            content = staging / output.name  # beside the marker, which is no part of the output
+            content.mkdir()
+            yield content
+
+            sync_tree(content)
+            if output.is_dir():
+                output.rmdir()
+            content.rename(output)
+            sync_folder(output.parent)
+        finally:
+            with suppress(OSError):
+                remove_ours(staging, _purpose(output))
+
+
+def remove_stale_staging(output: Path) -> None:
+    """Remove the staging folders of calls that were killed; the caller holds the lock of `output`."""
+    for path in output.parent.glob(f".{glob.escape(output.name)}.*"):
+        remove_ours(path, _purpose(output))
+
+
+def _purpose(output: Path) -> str:
+    return f"staging of {output.name}"
