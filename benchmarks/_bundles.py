@@ -34,8 +34,8 @@ from rekd_edge.data import DataSettings, DataSource, load_data
 from rekd_edge.export import export_bundle
 from rekd_edge.files import staged_folder, write_json
 from rekd_edge.modeling import RationaleConfig, RationaleModel
-from rekd_edge.modeling.backbones import backbone_config, backbone_image_settings, backbone_tokenizer
 from rekd_edge.modeling.encoders import build_encoder
+from rekd_edge.modeling.encoders.backbones import backbone_config, backbone_image_settings, backbone_tokenizer
 from rekd_edge.progress import say
 from rekd_edge.runtime.image import ImageSettings, image_pixels, normalise
 from rekd_edge.runtime.text import encode_texts, limit_tokenizer, special_token_ids

@@ -23,7 +23,7 @@ from transformers import AutoModelForImageClassification, AutoModelForSequenceCl
 from transformers import PreTrainedTokenizerFast as Tokenizer
 
 from rekd_edge.files import staged_folder
-from rekd_edge.modeling.backbones import backbone_config
+from rekd_edge.modeling.encoders.backbones import backbone_config
 from rekd_edge.progress import say
 from rekd_edge.runtime.session import open_session
 

@@ -43,7 +43,7 @@ from transformers import Trainer, TrainerCallback
 from rekd_edge.data import load_data
 from rekd_edge.evaluate import evaluate
 from rekd_edge.modeling import RationaleModel
-from rekd_edge.modeling.rationale import padding_bias
+from rekd_edge.modeling.masking import padding_bias
 from rekd_edge.progress import say
 from rekd_edge.sweep.grid import load_grid
 from rekd_edge.training import losses

@@ -13,8 +13,9 @@ import torch
 from torch import OptionalType, Tensor, nn
 
 from rekd_edge.export.fusion import fuse, optimise
-from rekd_edge.modeling import RationaleModel, recurrent
-from rekd_edge.modeling.rationale import HIDDEN
+from rekd_edge.modeling import RationaleModel
+from rekd_edge.modeling.encoders import recurrent
+from rekd_edge.modeling.masking import HIDDEN
 
 __all__ = ["INPUTS", "OPSET", "OUTPUTS", "export_graph", "graph_io"]
 

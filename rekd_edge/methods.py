@@ -52,7 +52,7 @@ class Method:
         return import_module(self.objective)
 
 
-_RATIONALE = "rekd_edge.modeling.rationale:RationaleModel"
+_RATIONALE = "rekd_edge.modeling.model:RationaleModel"
 _OBJECTIVES = "rekd_edge.training.objectives"
 
 METHODS: dict[str, Method] = {

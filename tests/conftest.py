@@ -64,8 +64,8 @@ def _write_run(folder: Path, task: str, mask_mode: str, method: str, family: str
 
     from rekd_edge.data import train_tokenizer
     from rekd_edge.modeling import RationaleConfig, RationaleModel
-    from rekd_edge.modeling.backbones import load_backbone
     from rekd_edge.modeling.encoders import encoder_from_backbone
+    from rekd_edge.modeling.encoders.backbones import load_backbone
 
     is_text = task == "text"
     tokenizer = train_tokenizer(SENTENCES, 200)

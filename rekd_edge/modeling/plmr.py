@@ -16,17 +16,15 @@ from torch import Tensor, nn
 
 from rekd_edge.errors import InputError
 from rekd_edge.modeling.configuration import RationaleConfig
-from rekd_edge.modeling.encoder import Encoder
-from rekd_edge.modeling.rationale import (
+from rekd_edge.modeling.encoders.encoder import Encoder
+from rekd_edge.modeling.masking import drop_bias, gather_visible, padding_bias
+from rekd_edge.modeling.model import (
     Depth,
     EncoderSource,
     RationaleModel,
     Sampling,
     Selection,
     Solve,
-    drop_bias,
-    gather_visible,
-    padding_bias,
 )
 from rekd_edge.modeling.selection import (
     NEVER_SELECTED,

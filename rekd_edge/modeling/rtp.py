@@ -17,19 +17,19 @@ from torch.func import functional_call
 
 from rekd_edge.modeling.configuration import RationaleConfig
 from rekd_edge.modeling.constants import constant
-from rekd_edge.modeling.encoder import Encoder
-from rekd_edge.modeling.rationale import (
+from rekd_edge.modeling.encoders.encoder import Encoder
+from rekd_edge.modeling.masking import padding_bias
+from rekd_edge.modeling.model import (
     Depth,
     EncoderSource,
-    Predictor,
     RationaleModel,
     RationaleOutput,
     Sampling,
     Selection,
     Solve,
-    padding_bias,
 )
 from rekd_edge.modeling.selection import NEVER_SELECTED, mean_over_units
+from rekd_edge.modeling.towers import Predictor
 
 __all__ = ["RTPModel", "RTPOutput", "RTPSelection", "class_scores", "marc_evidence", "of_class"]
 

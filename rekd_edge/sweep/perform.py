@@ -31,7 +31,7 @@ from rekd_edge.evaluate import evaluate
 from rekd_edge.files import read_json, sha256_of, write_json
 from rekd_edge.methods import method_of
 from rekd_edge.modeling import RationaleConfig
-from rekd_edge.modeling.backbones import backbone_config
+from rekd_edge.modeling.encoders.backbones import backbone_config
 from rekd_edge.sweep.grid import UNUSED_BY_CONTROLS, unused_by
 from rekd_edge.sweep.plan import Choice, Run
 from rekd_edge.training.configuration import TrainingConfig

@@ -26,9 +26,14 @@ from rekd_edge.data import (
 from rekd_edge.errors import InputError
 from rekd_edge.methods import method_of
 from rekd_edge.modeling import Depth, RationaleConfig, RationaleModel
-from rekd_edge.modeling.backbones import backbone_config, backbone_image_settings, backbone_tokenizer, load_backbone
 from rekd_edge.modeling.encoders import Encoder, encoder_from_backbone
-from rekd_edge.modeling.rationale import Generator
+from rekd_edge.modeling.encoders.backbones import (
+    backbone_config,
+    backbone_image_settings,
+    backbone_tokenizer,
+    load_backbone,
+)
+from rekd_edge.modeling.towers import Generator
 from rekd_edge.runtime.image import ImageSettings
 from rekd_edge.runtime.text import limit_tokenizer, load_tokenizer, special_token_ids
 from rekd_edge.training.configuration import TrainingConfig

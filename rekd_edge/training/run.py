@@ -26,7 +26,7 @@ from rekd_edge.errors import FailureError, InputError
 from rekd_edge.files import check_place, read_json, sha256_of, write_json
 from rekd_edge.methods import method_of
 from rekd_edge.modeling import RationaleConfig, RationaleModel
-from rekd_edge.modeling.rationale import MODEL_FILE
+from rekd_edge.modeling.model import MODEL_FILE
 from rekd_edge.runtime.text import load_tokenizer
 from rekd_edge.training.allocator import keep_freed_memory
 from rekd_edge.training.configuration import TrainingConfig

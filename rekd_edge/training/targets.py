@@ -30,7 +30,7 @@ from torch import Tensor
 
 from rekd_edge.data.features import PER_TOKEN_TARGETS, ImageFeatures, Targets, TextFeatures
 from rekd_edge.files import read_json, sha256_of, write_json
-from rekd_edge.modeling.rationale import MODEL_FILE
+from rekd_edge.modeling.model import MODEL_FILE
 from rekd_edge.progress import steps
 from rekd_edge.training.teacher import TeacherFacts, Teachers
 

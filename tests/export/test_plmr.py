@@ -19,8 +19,8 @@ from rekd_edge.export.parity import Feed, agreement, graph_answers, invariance, 
 from rekd_edge.export.quantization import quantize
 from rekd_edge.export.stages import name_stages
 from rekd_edge.modeling import Depth, RationaleConfig
-from rekd_edge.modeling.backbones import load_backbone
 from rekd_edge.modeling.encoders import encoder_from_backbone
+from rekd_edge.modeling.encoders.backbones import load_backbone
 from rekd_edge.modeling.plmr import SHED, PLMRModel
 from rekd_edge.training.objectives.plmr import Settings
 

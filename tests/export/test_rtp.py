@@ -16,8 +16,8 @@ from rekd_edge.export import export_bundle
 from rekd_edge.export.graph import export_graph
 from rekd_edge.export.parity import Feed, agreement, graph_answers, invariance, torch_answers
 from rekd_edge.modeling import RationaleConfig
-from rekd_edge.modeling.backbones import load_backbone
 from rekd_edge.modeling.encoders import encoder_from_backbone
+from rekd_edge.modeling.encoders.backbones import load_backbone
 from rekd_edge.modeling.rtp import RTPModel
 from rekd_edge.runtime import Rationalizer
 from rekd_edge.training.configuration import load_config

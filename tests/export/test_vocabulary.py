@@ -20,8 +20,8 @@ from rekd_edge.errors import InputError
 from rekd_edge.export import export_bundle
 from rekd_edge.export.vocabulary import trim_vocabulary, trimming_effect
 from rekd_edge.modeling import RationaleConfig, RationaleModel
-from rekd_edge.modeling.backbones import load_backbone
 from rekd_edge.modeling.encoders import encoder_from_backbone
+from rekd_edge.modeling.encoders.backbones import load_backbone
 from rekd_edge.runtime import Rationalizer
 from rekd_edge.runtime.text import encode_texts, limit_tokenizer, load_tokenizer
 from rekd_edge.training.preparation import Preprocessing

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from rekd_edge.modeling import RationaleConfig, RationaleModel
-from rekd_edge.modeling.backbones import load_backbone
 from rekd_edge.modeling.encoders import encoder_from_backbone
+from rekd_edge.modeling.encoders.backbones import load_backbone
 
 GEOMETRY = {
     "hidden_size": 32,

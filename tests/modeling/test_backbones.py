@@ -14,14 +14,14 @@ from torch import nn
 from transformers import AutoModel
 
 from rekd_edge.errors import InputError
-from rekd_edge.modeling.backbones import (
+from rekd_edge.modeling.encoders import build_encoder, encoder_from_backbone
+from rekd_edge.modeling.encoders.backbones import (
     RANDOM_BACKBONES,
     backbone_config,
     backbone_image_settings,
     backbone_tokenizer,
     load_backbone,
 )
-from rekd_edge.modeling.encoders import build_encoder, encoder_from_backbone
 
 MODELS = Path(__file__).parents[2] / "../shared/models"
 needs_models = pytest.mark.skipif(not MODELS.exists(), reason="pretrained backbones in ../shared are not present")

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from rekd_edge.errors import InputError
 from rekd_edge.modeling import Depth, RationaleConfig, RationaleModel, Sampling
-from rekd_edge.modeling.backbones import load_backbone
 from rekd_edge.modeling.encoders import encoder_from_backbone
+from rekd_edge.modeling.encoders.backbones import load_backbone
+from rekd_edge.modeling.masking import HIDDEN, padding_bias
 from rekd_edge.modeling.plmr import SHED, PLMRModel, cascade, kept_shares
-from rekd_edge.modeling.rationale import HIDDEN, padding_bias
 from rekd_edge.modeling.selection import NEVER_SELECTED, gumbel_noise
 from rekd_edge.training.objectives.plmr import Settings
 
@@ -337,7 +337,7 @@ def test_zeroing_the_class_token_is_for_zeroed_texts(make_plmr: Make) -> None:
 
 
 def test_encoders_without_transformer_layers_are_refused(make_plmr: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rekd_edge.modeling.encoders.BertEncoder.can_drop", False, raising=False)
+    monkeypatch.setattr("rekd_edge.modeling.encoders.transformer.BertEncoder.can_drop", False, raising=False)
     with pytest.raises(InputError, match="splits the layers of a transformer"):
         make_plmr("bert")
 

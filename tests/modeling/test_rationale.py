@@ -16,9 +16,9 @@ from torch import Tensor
 
 from rekd_edge.errors import InputError
 from rekd_edge.modeling import RationaleModel, RationaleOutput
-from rekd_edge.modeling.backbones import load_backbone
 from rekd_edge.modeling.encoders import encoder_from_backbone
-from rekd_edge.modeling.rationale import padding_bias
+from rekd_edge.modeling.encoders.backbones import load_backbone
+from rekd_edge.modeling.masking import padding_bias
 from rekd_edge.modeling.selection import NEVER_SELECTED
 
 Make = Callable[..., RationaleModel]

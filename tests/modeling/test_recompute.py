@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from rekd_edge.modeling import RationaleModel
-from rekd_edge.modeling.backbones import load_backbone
 from rekd_edge.modeling.configuration import RationaleConfig
 from rekd_edge.modeling.encoders import encoder_from_backbone
+from rekd_edge.modeling.encoders.backbones import load_backbone
 from rekd_edge.modeling.plmr import PLMRModel
 from rekd_edge.modeling.rtp import RTPModel
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from rekd_edge.modeling import RationaleConfig, RationaleModel
-from rekd_edge.modeling.backbones import load_backbone
 from rekd_edge.modeling.encoders import encoder_from_backbone
-from rekd_edge.modeling.rationale import padding_bias
+from rekd_edge.modeling.encoders.backbones import load_backbone
+from rekd_edge.modeling.masking import padding_bias
 from rekd_edge.modeling.rtp import RTPModel, RTPOutput, class_scores, marc_evidence, of_class
 
 PAD, CLS, SEP = {"bert": 0, "roberta": 1}, 2, 3

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from rekd_edge.data import DataSource, TextFeatures
 from rekd_edge.errors import InputError
-from rekd_edge.modeling.encoder import Encoder
+from rekd_edge.modeling.encoders.encoder import Encoder
+from rekd_edge.modeling.masking import padding_bias
 from rekd_edge.modeling.plmr import PLMRSelection, check_layers, kept_shares
-from rekd_edge.modeling.rationale import padding_bias
 from rekd_edge.progress import say
 from rekd_edge.training import losses
 from rekd_edge.training.configuration import TrainingConfig

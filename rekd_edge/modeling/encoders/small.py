@@ -12,15 +12,15 @@ import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig
 
-from rekd_edge.modeling.encoder import Encoder, cut_patches, mean_of_visible, project_patches
+from rekd_edge.modeling.encoders.encoder import Encoder, cut_patches, mean_of_visible, project_patches
 
-__all__ = ["ImageEncoder", "StudentNet", "TextEncoder", "real_positions"]
+__all__ = ["ImageEncoder", "SmallNet", "TextEncoder", "real_positions"]
 
 _SHARED = ("hidden_size", "hidden_dropout_prob", "initializer_range")
 _TAKEN = {"text": (*_SHARED, "vocab_size"), "image": (*_SHARED, "image_size", "patch_size", "num_channels")}
 
 
-class StudentNet(nn.Module):
+class SmallNet(nn.Module):
     """The embeddings of a donor, normalised, and layers of one's own, all of the donor's width."""
 
     config_class: ClassVar[type[PretrainedConfig]]
@@ -48,7 +48,7 @@ class StudentNet(nn.Module):
         return cls.config_class(num_hidden_layers=cls.default_layers, **{name: getattr(donor, name) for name in taken})
 
 
-class StudentEncoder(Encoder):
+class SmallNetEncoder(Encoder):
     """Classifies from the normalised mean of what is visible. Embeddings are normalised before they are masked, because
     normalisation undoes a mask's scale and with it the gradient that decides what to select."""
 
@@ -65,7 +65,7 @@ class StudentEncoder(Encoder):
         return mean_of_visible(hidden, visible, self.hidden_size)
 
 
-class TextEncoder(StudentEncoder):
+class TextEncoder(SmallNetEncoder):
     """Reads word embeddings."""
 
     task = "text"
@@ -74,7 +74,7 @@ class TextEncoder(StudentEncoder):
         return self.backbone.norm(self.embedding(features))
 
 
-class ImageEncoder(StudentEncoder):
+class ImageEncoder(SmallNetEncoder):
     """Reads projected patches."""
 
     task = "image"

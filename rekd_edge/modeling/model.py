@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,8 +16,8 @@ from torch import Tensor, nn
 from rekd_edge.errors import InputError
 from rekd_edge.methods import method_of
 from rekd_edge.modeling.configuration import RationaleConfig
-from rekd_edge.modeling.encoder import mean_of_visible
 from rekd_edge.modeling.encoders import Encoder, build_encoder
+from rekd_edge.modeling.masking import padding_bias
 from rekd_edge.modeling.selection import (
     NEVER_SELECTED,
     Limits,
@@ -32,6 +31,7 @@ from rekd_edge.modeling.selection import (
     straight_through_mask,
     word_units,
 )
+from rekd_edge.modeling.towers import Generator, Predictor
 
 __all__ = ["Depth", "RationaleModel", "RationaleOutput", "Sampling", "Selection"]
 
@@ -48,14 +48,6 @@ class Depth(NamedTuple):
 
 
 MODEL_FILE = "model.safetensors"
-HIDDEN = -1e30
-"""Attention score of padding: finite in bfloat16 too, so that a row of padding alone gives finite logits."""
-LEAK = 1e-20
-"""Attention weight of a dropped feature: nothing in float32, but its logarithm has a gradient."""
-MOST_A_FEATURE_CHANGES = 1.0
-"""Bound on the gradient of a dropped or kept feature, in the loss of its example. At M_j = 0 it is exp(s_ij) / Σ, which
-pretrained attention makes as large as 10^6 where a head waits for one word, though that word could change a
-cross-entropy by about 1: without a bound, clipping the gradient's norm leaves nothing of all others."""
 
 
 class Sampling(NamedTuple):
@@ -96,80 +88,6 @@ class RationaleOutput:
     margin: Tensor
     """Selection margin, float32 [batch, features]."""
     selection: Selection
-
-
-class Generator(nn.Module):
-    """Maps every feature to two selection logits, Z = g(X)."""
-
-    def __init__(self, encoder: Encoder, head_hidden: int | None, dropout: float) -> None:
-        super().__init__()
-        self.encoder = encoder
-        width = encoder.hidden_size
-        if head_hidden is None:
-            self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(width, 2))
-        else:
-            self.head = nn.Sequential(
-                nn.Linear(width, head_hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(head_hidden, 2)
-            )
-
-    def forward(self, inputs: Tensor, bias: Tensor | None) -> Tensor:
-        """Selection logits [batch, features, 2] of token ids or pixels."""
-        encoder = self.encoder
-        hidden = encoder.layers(encoder.assemble(encoder.embed(encoder.features(inputs))), bias)
-        return self.head(hidden[:, encoder.prefix :])
-
-    def begin_at(self, ratio: float) -> None:
-        """Let a fresh head sample about that share of the features at first (the prior of arXiv 1708.02002, 3.3)."""
-        last = self.head[-1]
-        assert isinstance(last, nn.Linear)
-        nn.init.constant_(last.bias, 0.0)
-        nn.init.constant_(last.bias[1:], math.log(ratio / (1.0 - ratio)))
-
-
-class Predictor(nn.Module):
-    """Classifies from the masked features, Q = f(M ⊙ X)  (equation 4)."""
-
-    loss_share: float | Tensor = 1.0
-    """See `RationaleModel.count_loss_as`."""
-
-    def __init__(self, encoder: Encoder, classes: int, dropout: float, mask_mode: str, pooling: str = "first") -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.pooling = pooling
-        self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(encoder.hidden_size, classes))
-        self.mask_mode = mask_mode
-        if mask_mode == "drop" and not encoder.can_drop:
-            raise InputError(
-                "Features left out of a recurrence or convolution change their neighbours; set mask_mode=zero."
-            )
-
-    def forward(self, inputs: Tensor, visible: Tensor, bias: Tensor | None) -> Tensor:
-        """Class logits [batch, classes].
-
-        Args:
-            inputs: token ids or pixels.
-            visible: floats [batch, features], 1 for what the predictor may see: the rationale and special tokens.
-            bias: additive attention bias [batch, 1, 1, positions] that hides padding, or None.
-        """
-        features, where = self.encoder.features(inputs), None
-        seen = visible if bias is None else visible * (bias[:, 0, 0] == 0)  # padding may be sampled, but is never seen
-        if self.mask_mode == "drop" and self.training:
-            positions = nn.functional.pad(visible, (self.encoder.prefix, 0), value=1.0)
-            bias = drop_bias(positions, bias, self.loss_share)
-        elif self.mask_mode == "drop":
-            features, where, bias = gather_visible(features, visible > 0, self.encoder.prefix)
-            seen = (bias[:, 0, 0, self.encoder.prefix :] == 0).to(visible.dtype)
-        embeddings = self.encoder.embed(features)
-        if self.mask_mode == "zero":
-            embeddings = embeddings * visible[..., None].to(embeddings.dtype)
-        hidden = self.encoder.layers(self.encoder.assemble(embeddings, where), bias)
-        return self.classifier(self.pool(hidden, seen))
-
-    def pool(self, hidden: Tensor, seen: Tensor) -> Tensor:
-        """What the classifier reads, [batch, hidden], of [batch, positions, hidden]; `seen` [batch, features]."""
-        if self.pooling == "mean":
-            return mean_of_visible(hidden[:, self.encoder.prefix :], seen, self.encoder.hidden_size)
-        return self.encoder.pool(hidden, seen)
 
 
 class RationaleModel(nn.Module):
@@ -430,61 +348,3 @@ class RationaleModel(nn.Module):
         for pattern, saved in self.predictor.encoder.renamed:
             name = re.sub(pattern, saved, name)
         return name
-
-
-def padding_bias(attention_mask: Tensor | None) -> Tensor | None:
-    """Additive attention bias [batch, 1, 1, sequence]: 0 on tokens, `HIDDEN` on padding; None for images."""
-    if attention_mask is None:
-        return None
-    return (1.0 - attention_mask[:, None, None, :].float()) * HIDDEN
-
-
-class _Bounded(torch.autograd.Function):
-    """A mask as it is, whose gradient through attention is bounded."""
-
-    @staticmethod
-    def forward(ctx: Any, visible: Tensor, loss_share: float | Tensor) -> Tensor:
-        """[batch, positions]."""
-        ctx.loss_share = loss_share
-        return visible.view_as(visible)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        """[batch, positions]."""
-        bound = MOST_A_FEATURE_CHANGES / len(gradient) * ctx.loss_share
-        return gradient.clamp(-bound, bound), None
-
-
-def drop_bias(visible: Tensor, bias: Tensor | None, loss_share: float | Tensor = 1.0) -> Tensor:
-    """Attention bias log(M) that excludes invisible positions: A_ij ∝ exp(s_ij) M_j.
-
-    This is equation 11 of DynamicViT (arXiv 2106.02034). `LEAK` keeps the derivative 1 / M_j finite, so that the mask
-    of a dropped feature still gets the gradient exp(s_ij) / Σ, up to `MOST_A_FEATURE_CHANGES` of its example's loss.
-
-    Args:
-        visible: floats [batch, positions].
-        bias: what hides padding, [batch, 1, 1, positions], or None.
-        loss_share: see `RationaleModel.count_loss_as`.
-    """
-    dropped = torch.log(_Bounded.apply(visible, loss_share) + LEAK)[:, None, None, :]
-    return dropped if bias is None else dropped + bias
-
-
-def gather_visible(features: Tensor, visible: Tensor, prefix: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Keep the visible features alone, in their order, padded to the batch's longest row.
-
-    Args:
-        features: token ids [batch, features] or patches [batch, features, pixels].
-        visible: bool [batch, features].
-        prefix: positions that stand before the first feature.
-
-    Returns:
-        The kept features, their places int64 [batch, kept], and an attention bias [batch, 1, 1, prefix + kept].
-    """
-    count = visible.sum(dim=1, keepdim=True)  # [batch, 1]
-    place = torch.arange(visible.shape[1], device=visible.device)
-    # visible places first, each group in its order
-    order = torch.argsort(place + (~visible).long() * visible.shape[1], dim=1)[:, : count.max().clamp(min=1)]
-    index = order if features.dim() == 2 else order[..., None].expand(-1, -1, features.shape[2])
-    filler = nn.functional.pad(place[: order.shape[1]] >= count, (prefix, 0))  # [batch, prefix + kept]
-    return features.gather(1, index), order, filler[:, None, None, :].float() * HIDDEN

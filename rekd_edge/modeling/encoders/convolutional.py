@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, PretrainedConfig
 
-from rekd_edge.modeling.student import ImageEncoder, StudentNet, TextEncoder, real_positions
+from rekd_edge.modeling.encoders.small import ImageEncoder, SmallNet, TextEncoder, real_positions
 
 __all__ = ["CNN", "CNNEncoder", "ResNet", "ResNetEncoder", "neighbours"]
 
@@ -42,7 +42,7 @@ def convolutions(config: Any, window: int) -> list[nn.Module]:
     return [*layers]
 
 
-class CNN(StudentNet):
+class CNN(SmallNet):
     """Residual convolutions over three tokens: x + GELU(W [x before, x, x after])."""
 
     config_class = CNNConfig
@@ -63,7 +63,7 @@ class CNNEncoder(TextEncoder):
         return hidden
 
 
-class ResNet(StudentNet):
+class ResNet(SmallNet):
     """Residual convolutions over 3 x 3 patches, after a learned embedding of each place: what a few selected patches
     show says little without where they lie."""
 

@@ -1,20 +1,13 @@
-"""Encoders by family. Adding one means one subclass of `Encoder` and one entry in `FAMILIES`."""
+"""Transformer encoders of the BERT, RoBERTa and ViT families."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig
 
-from rekd_edge.errors import InputError
-from rekd_edge.modeling.backbones import backbone_from_config
-from rekd_edge.modeling.convolutional import CNNEncoder, ResNetEncoder
-from rekd_edge.modeling.encoder import Encoder, cut_patches, project_patches
-from rekd_edge.modeling.recurrent import BiLSTMEncoder
+from rekd_edge.modeling.encoders.encoder import Encoder, cut_patches, project_patches
 
-__all__ = ["Encoder", "build_encoder", "encoder_from_backbone"]
+__all__ = ["BertEncoder", "ViTEncoder"]
 
 
 class BertEncoder(Encoder):
@@ -76,34 +69,3 @@ class ViTEncoder(Encoder):
 
     def finish(self, hidden: Tensor) -> Tensor:
         return self.backbone.layernorm(hidden)
-
-
-TRANSFORMERS: dict[str, type[Encoder]] = {"bert": BertEncoder, "roberta": BertEncoder, "vit": ViTEncoder}
-FAMILIES: dict[str, type[Encoder]] = {
-    **TRANSFORMERS,
-    "rekd-bilstm": BiLSTMEncoder,
-    "rekd-cnn": CNNEncoder,
-    "rekd-resnet": ResNetEncoder,
-}
-"""Encoder families by the `model_type` of their configuration."""
-
-
-def encoder_from_backbone(backbone: Any) -> Encoder:
-    """Wrap a loaded backbone.
-
-    Raises:
-        InputError: the family is not known.
-    """
-    model_type = str(backbone.config.model_type)
-    family = FAMILIES.get(model_type)
-    if family is None:
-        raise InputError(
-            f"Encoders of the family {model_type!r} are not known; choose one of {', '.join(TRANSFORMERS)}."
-        )
-    return family(backbone)
-
-
-def build_encoder(config: dict) -> Encoder:
-    """Build an encoder with fresh weights from a saved configuration (as `PretrainedConfig.to_dict` gives it)."""
-    fields = {key: value for key, value in config.items() if key != "model_type"}
-    return encoder_from_backbone(backbone_from_config(AutoConfig.for_model(config["model_type"], **fields)))

@@ -15,16 +15,16 @@ from transformers import AutoModel
 
 from rekd_edge.errors import InputError
 from rekd_edge.modeling import RationaleModel
-from rekd_edge.modeling.backbones import (
+from rekd_edge.modeling.encoders import Encoder, build_encoder, encoder_from_backbone
+from rekd_edge.modeling.encoders.backbones import (
     backbone_config,
     backbone_from_config,
     backbone_image_settings,
     backbone_tokenizer,
     load_backbone,
 )
-from rekd_edge.modeling.convolutional import neighbours
-from rekd_edge.modeling.encoder import FLOOR
-from rekd_edge.modeling.encoders import Encoder, build_encoder, encoder_from_backbone
+from rekd_edge.modeling.encoders.convolutional import neighbours
+from rekd_edge.modeling.encoders.encoder import FLOOR
 
 NETS = {"bilstm": ("bert", "roberta"), "cnn": ("bert", "roberta"), "resnet": ("vit",)}
 PAIRS = [(family, donor) for family, donors in NETS.items() for donor in donors]

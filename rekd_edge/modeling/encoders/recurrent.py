@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from transformers import AutoConfig, PretrainedConfig
 
-from rekd_edge.modeling.student import StudentNet, TextEncoder, real_positions
+from rekd_edge.modeling.encoders.small import SmallNet, TextEncoder, real_positions
 
 __all__ = ["BiLSTM", "BiLSTMEncoder", "read_both_ways"]
 
@@ -22,7 +22,7 @@ class BiLSTMConfig(PretrainedConfig):
 AutoConfig.register(BiLSTMConfig.model_type, BiLSTMConfig)
 
 
-class BiLSTM(StudentNet):
+class BiLSTM(SmallNet):
     """Bidirectional LSTM layers."""
 
     config_class = BiLSTMConfig

@@ -19,8 +19,8 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, BertConfig, Pretr
 from transformers.utils import logging
 
 from rekd_edge.errors import InputError
-from rekd_edge.modeling.convolutional import CNN, ResNet
-from rekd_edge.modeling.recurrent import BiLSTM
+from rekd_edge.modeling.encoders.convolutional import CNN, ResNet
+from rekd_edge.modeling.encoders.recurrent import BiLSTM
 from rekd_edge.runtime.image import ImageSettings
 
 __all__ = [

@@ -1,0 +1,46 @@
+"""Encoder families by name. A new family is one subclass of `Encoder` and one entry in `FAMILIES`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import AutoConfig
+
+from rekd_edge.errors import InputError
+from rekd_edge.modeling.encoders.backbones import backbone_from_config
+from rekd_edge.modeling.encoders.convolutional import CNNEncoder, ResNetEncoder
+from rekd_edge.modeling.encoders.encoder import Encoder
+from rekd_edge.modeling.encoders.recurrent import BiLSTMEncoder
+from rekd_edge.modeling.encoders.transformer import BertEncoder, ViTEncoder
+
+__all__ = ["FAMILIES", "TRANSFORMERS", "build_encoder", "encoder_from_backbone"]
+
+TRANSFORMERS: dict[str, type[Encoder]] = {"bert": BertEncoder, "roberta": BertEncoder, "vit": ViTEncoder}
+FAMILIES: dict[str, type[Encoder]] = {
+    **TRANSFORMERS,
+    "rekd-bilstm": BiLSTMEncoder,
+    "rekd-cnn": CNNEncoder,
+    "rekd-resnet": ResNetEncoder,
+}
+"""Encoder families by the `model_type` of their configuration."""
+
+
+def encoder_from_backbone(backbone: Any) -> Encoder:
+    """Wrap a loaded backbone.
+
+    Raises:
+        InputError: the family is not known.
+    """
+    model_type = str(backbone.config.model_type)
+    family = FAMILIES.get(model_type)
+    if family is None:
+        raise InputError(
+            f"Encoders of the family {model_type!r} are not known; choose one of {', '.join(TRANSFORMERS)}."
+        )
+    return family(backbone)
+
+
+def build_encoder(config: dict) -> Encoder:
+    """Build an encoder with fresh weights from a saved configuration (as `PretrainedConfig.to_dict` gives it)."""
+    fields = {key: value for key, value in config.items() if key != "model_type"}
+    return encoder_from_backbone(backbone_from_config(AutoConfig.for_model(config["model_type"], **fields)))
