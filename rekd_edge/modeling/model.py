@@ -156,8 +156,7 @@ class RationaleModel(nn.Module):
             attention_mask: int64 [batch, sequence], 0 on padding (text).
             pixel_values: float32 [batch, 3, H, W] (images).
             temperature: τ of equation 1; training only.
-            noise: of `draw_noise` [batch, features, 2], for a control [batch, features, 1]; drawn where None; training
-                only.
+            noise: of `draw_noise` [batch, features, 2]; drawn where None; training only.
             random_ratio: share of the features that a control selects at random; its target ratio where None.
             fixed_masks: the deterministic rule in training too, from a generator that learns no more.
         """
@@ -173,7 +172,8 @@ class RationaleModel(nn.Module):
             mask = selection.sampled
         elif self.config.method == "control":
             ratio = self.config.target_ratio if random_ratio is None else random_ratio
-            mask = random_mask(selection.feature, ratio, score=None if noise is None else noise[..., 0])
+            score, rounding = (None, None) if noise is None else (noise[..., 0], noise[:, 0, 1])
+            mask = random_mask(selection.feature, ratio, score=score, rounding=rounding)
         else:
             mask = self.deterministic_mask(margin, selection)
         return RationaleOutput(self.classify(inputs, attention_mask, mask, selection), mask, margin, selection)
@@ -181,10 +181,11 @@ class RationaleModel(nn.Module):
     def draw_noise(self, rows: int, features: int, generator: torch.Generator) -> Tensor | None:
         """The random numbers of a training step, [rows, ..., features, width]; None where nothing is drawn.
 
-        G of equation 1, [rows, features, 2]; of a control uniform scores, [rows, features, 1].
+        G of equation 1, [rows, features, 2]. Of a control uniform numbers in the same shape: the first of a feature is
+        its score, the second of a row's first position rounds the row's count (`random_mask`).
         """
         if self.config.method == "control":
-            return torch.rand((rows, features, 1), device=generator.device, generator=generator)
+            return torch.rand((rows, features, 2), device=generator.device, generator=generator)
         if self.generator is None:
             return None
         return gumbel_noise(torch.empty((rows, features, 2), device=generator.device), generator)

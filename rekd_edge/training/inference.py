@@ -19,7 +19,7 @@ from rekd_edge.training import losses
 from rekd_edge.training.calibration import calibrated_bias
 from rekd_edge.training.objectives import Context
 
-__all__ = ["Predictions", "batches", "dev_metrics", "predict"]
+__all__ = ["Predictions", "batches", "control_masks", "dev_metrics", "predict"]
 
 CONTROL_DRAWS = 3
 """Random masks drawn per example when a control is measured."""
@@ -85,11 +85,11 @@ def predict(model: RationaleModel, loader: Iterable[dict[str, Tensor]], calibrat
     for batch, selection in zip(loader, selections, strict=True):
         inputs, attention_mask = _inputs(batch, device)
         feature = selection.feature
-        for _ in range(CONTROL_DRAWS if config.method == "control" else 1):
-            if config.method == "control":
-                mask = random_mask(feature.cpu(), config.target_ratio, random).to(device)
-            else:
-                mask = model.deterministic_mask(model.margin(selection), selection)
+        if config.method == "control":
+            drawn = control_masks(feature.cpu(), config.target_ratio, random)
+        else:
+            drawn = [model.deterministic_mask(model.margin(selection), selection)]
+        for mask in (mask.to(device) for mask in drawn):
             logits.append(model.classify(inputs, attention_mask, mask, selection).cpu().numpy())
             masks += _rows(mask, feature)
             labels.append(batch["labels"].numpy())
@@ -103,6 +103,22 @@ def predict(model: RationaleModel, loader: Iterable[dict[str, Tensor]], calibrat
         np.concatenate(labels),
         np.concatenate(alone) if alone else None,
     )
+
+
+def control_masks(feature: Tensor, ratio: float, random: torch.Generator) -> list[Tensor]:
+    """`CONTROL_DRAWS` random masks of a batch, bool [batch, features] each.
+
+    Numbers are drawn example by example, so that an example's masks depend on its place in the data, not on what shares
+    its batch or on padding.
+    """
+    score, rounding = torch.zeros(CONTROL_DRAWS, *feature.shape), torch.zeros(CONTROL_DRAWS, len(feature))
+    for row, real in enumerate(feature):
+        numbers = torch.rand(CONTROL_DRAWS, int(real.sum()) + 1, generator=random)
+        score[:, row, real] = numbers[:, 1:]
+        rounding[:, row] = numbers[:, 0]
+
+    draws = zip(score, rounding, strict=True)
+    return [random_mask(feature, ratio, score=score, rounding=rounding) for score, rounding in draws]
 
 
 def dev_metrics(predictions: Predictions, config: RationaleConfig, context: Context) -> dict[str, Any]:

@@ -230,18 +230,34 @@ def test_sampled_masks_keep_the_limits_and_their_gradient() -> None:
 
 
 @given(st.lists(st.integers(0, 12), min_size=1, max_size=6), st.floats(0.01, 1), st.integers(0, 99))
-def test_random_mask_selects_its_share_of_the_features(counts: list[int], ratio: float, seed: int) -> None:
+def test_random_mask_selects_the_count_below_or_above_its_share(counts: list[int], ratio: float, seed: int) -> None:
     feature = torch.zeros(len(counts), 12, dtype=torch.bool)
     for row, count in enumerate(counts):
         feature[row, 12 - count :] = True
     mask = random_mask(feature, ratio, torch.Generator().manual_seed(seed))
     assert not (mask & ~feature).any()
-    expected = [min(count, max(1, round(np.float32(count) * np.float32(ratio)))) for count in counts]
-    assert mask.sum(dim=1).tolist() == expected
+    for count, selected in zip(counts, mask.sum(dim=1).tolist(), strict=True):
+        share = float(np.float32(count) * np.float32(ratio))
+        assert selected in {min(count, max(1, whole)) for whole in (math.floor(share), math.ceil(share))}
+
+
+@pytest.mark.parametrize(("features", "ratio"), [(36, 0.15), (36, 0.99), (7, 0.5), (40, 0.1)])
+def test_random_mask_holds_the_ratio_in_the_mean(features: int, ratio: float) -> None:
+    rows = 20_000
+    mask = random_mask(torch.ones(rows, features, dtype=torch.bool), ratio, torch.Generator().manual_seed(1)).numpy()
+    fraction = features * ratio - np.floor(features * ratio)
+    error = np.sqrt(fraction * (1 - fraction) / rows)  # of the mean of a Bernoulli variable
+    assert mask.sum(axis=1).mean() == pytest.approx(features * ratio, abs=4 * error + 1e-6)
+
+
+def test_random_mask_rounds_by_the_number_it_is_given() -> None:
+    feature, rounding = torch.ones(4, 36, dtype=torch.bool), torch.tensor([0.0, 0.39, 0.41, 0.99])
+    mask = random_mask(feature, 0.15, torch.Generator().manual_seed(0), rounding=rounding)
+    assert mask.sum(dim=1).tolist() == [6, 6, 5, 5]  # 5.4
 
 
 def test_random_mask_treats_all_features_alike() -> None:
     feature = torch.ones(6000, 10, dtype=torch.bool)
     feature[:, 7:] = False
     often = random_mask(feature, 0.3, torch.Generator().manual_seed(0)).float().mean(dim=0)
-    torch.testing.assert_close(often, torch.tensor([2 / 7] * 7 + [0.0] * 3), atol=0.03, rtol=0)
+    torch.testing.assert_close(often, torch.tensor([0.3] * 7 + [0.0] * 3), atol=0.03, rtol=0)

@@ -11,7 +11,7 @@ import torch
 
 from rekd_edge.data import load_data
 from rekd_edge.modeling import RationaleModel
-from rekd_edge.training.inference import CONTROL_DRAWS, batches, dev_metrics, predict
+from rekd_edge.training.inference import CONTROL_DRAWS, batches, control_masks, dev_metrics, predict
 from rekd_edge.training.objectives import Context
 from rekd_edge.training.preparation import preprocessing_of_run
 
@@ -76,10 +76,31 @@ def test_control_is_measured_on_several_random_masks_that_stay_the_same(task: st
     first, second = predict(model, loader), predict(model, loader)
     assert len(first.labels) == len(first.masks) == CONTROL_DRAWS * 32
     assert np.array_equal(first.logits, second.logits)
-    expected = [max(1, round(len(mask) * model.config.target_ratio)) for mask in first.masks]
-    assert [mask.sum() for mask in first.masks] == expected
+    for mask in first.masks:
+        share = len(mask) * model.config.target_ratio
+        assert mask.sum() in (max(1, np.floor(share)), max(1, np.ceil(share)))
     draws = [first.masks[i : i + 10] for i in (0, 10, 20)]  # three draws of the first batch
     assert not all(np.array_equal(a, b) for a, b in zip(draws[0], draws[1], strict=True))
+
+
+def test_masks_of_a_control_depend_on_an_examples_place_alone() -> None:
+    """Not on batch size or padding; and they hold the ratio in the mean."""
+    lengths = [9, 4, 36, 1, 0, 17]
+
+    def drawn(sizes: list[int], padding: int) -> list[np.ndarray]:
+        random, rows = torch.Generator().manual_seed(0), []
+        for start, size in zip(np.cumsum([0, *sizes[:-1]]), sizes, strict=True):
+            group = lengths[start : start + size]
+            feature = torch.arange(max(group) + padding) < torch.tensor(group)[:, None]
+            masks = torch.stack(control_masks(feature, 0.15, random), dim=1)  # [rows, draws, features]
+            rows += [mask[:, :length].numpy() for mask, length in zip(masks, group, strict=True)]
+        return rows
+
+    whole = drawn([6], 0)
+    for other in (drawn([2, 3, 1], 0), drawn([4, 2], 3)):
+        assert all(np.array_equal(one, again) for one, again in zip(whole, other, strict=True))
+    masks = control_masks(torch.ones(3000, 36, dtype=torch.bool), 0.15, torch.Generator().manual_seed(0))
+    assert torch.stack(masks).sum(dim=-1).float().mean().item() == pytest.approx(5.4, abs=0.02)
 
 
 @both_tasks

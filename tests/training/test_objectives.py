@@ -319,8 +319,9 @@ def test_control_narrows_its_random_masks_to_the_target_in_the_first_half(
         shown.append(mask) or classify(inputs, attention, mask, selection)
     )
     terms = objective_of("control")(model.train(), scene["batch"], Moment(1.0, progress), scene["context"])
-    feature = model.feature_positions(*_inputs(scene["batch"]))[0].sum(dim=1)
-    assert shown[0].sum(dim=1).tolist() == (feature * ratio).round().tolist()
+    share = model.feature_positions(*_inputs(scene["batch"]))[0].sum(dim=1) * ratio
+    selected = shown[0].sum(dim=1)
+    assert ((selected == share.floor()) | (selected == share.ceil())).all()
     assert terms["loss"].requires_grad
 
 
