@@ -32,7 +32,7 @@ class Method:
     whole_input: bool = False
     """Whether it decides from the whole input, so that its rationale is a score and not all that it saw."""
     teacher: Literal["never", "may", "must"] = "never"
-    """Whether it learns from a teacher."""
+    """Whether it learns from a teacher: a run that selects, of a method that selects itself; else a `cls` run."""
     settings: bool = False
     """Whether its objective has `Settings`, a section of a recipe named after the method."""
     epochs: int = 35
@@ -56,7 +56,15 @@ _RATIONALE = "rekd_edge.modeling.model:RationaleModel"
 _OBJECTIVES = "rekd_edge.training.objectives"
 
 METHODS: dict[str, Method] = {
-    "cls": Method("the whole input", _RATIONALE, f"{_OBJECTIVES}.cls", selects=False, whole_input=True, epochs=20),
+    "cls": Method(
+        "the whole input",
+        _RATIONALE,
+        f"{_OBJECTIVES}.cls",
+        selects=False,
+        whole_input=True,
+        teacher="may",
+        epochs=20,
+    ),
     "control": Method("random masks", _RATIONALE, f"{_OBJECTIVES}.control", selects=False, public=False),
     "re": Method("rationale extraction", _RATIONALE, f"{_OBJECTIVES}.re"),
     "rekd": Method("rationale extraction, distilled", _RATIONALE, f"{_OBJECTIVES}.rekd", teacher="must"),

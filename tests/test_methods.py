@@ -102,7 +102,7 @@ def test_every_method_goes_from_training_to_prediction(
     task: str, name: str, mode: str, teacher: Callable[[str], str], tmp_path: Path
 ) -> None:
     settings: dict[str, Any] = {"method": name, "mask_mode": mode, **OWN.get(name, {})}
-    if METHODS[name].teacher != "never":
+    if METHODS[name].teacher != "never" and METHODS[name].selects:
         settings["teacher"] = teacher(task)
     from_training_to_prediction(task, settings, tmp_path)
 

@@ -28,6 +28,7 @@ _CHOICES = {
     "distil": ("both", "rationale", "prediction"),
     "teacher_labels": ("soft", "hard"),
     "lr_scheduler": ("constant", "linear", "cosine"),
+    "select_by": ("loss", "accuracy"),
     "precision": ("auto", "fp32", "bf16"),
     "freeze_embeddings": ("none", "generator", "all"),
 }
@@ -68,7 +69,7 @@ class TrainingConfig:
     """Keep the generator's first K layers. By default as many as the predictor (the paper), but for a student that
     drops features (`rekd`, `drop`) 1 on text and 2 on images, where more layers won nothing that was measured."""
     teacher: str | None = None
-    """The run to distil from; several, parted by commas, are averaged."""
+    """The run to distil from, for `cls` a `cls` run; several, parted by commas, are averaged."""
     seed: int = 2026
 
     target_ratio: float | None = None
@@ -163,9 +164,12 @@ class TrainingConfig:
     predictor_epochs: int = 0
     """Epochs, after all others, in which the predictor alone goes on learning, on the deterministic masks that it will
     meet on the device, from the labels and, where there are teachers, from theirs (equation 11 at τ = 1 without its
-    selection terms); what it learnt is kept if it lowers the dev loss."""
+    selection terms); what it learnt is kept if the dev figure improves (`select_by`)."""
+    select_by: str = "loss"
+    """The epoch that is kept: of the lowest dev `loss` (paper) or of the highest dev `accuracy`. On small data the loss
+    is lowest early, while the accuracy still rises."""
     early_stopping: int | None = None
-    """Stop after so many epochs without a better dev loss."""
+    """Stop after so many epochs without a better dev figure (`select_by`)."""
     precision: str = "auto"
     """`auto` is bf16 autocast on a processor or GPU that multiplies bf16 faster (AVX512-BF16, AMX, Ampere), fp32
     elsewhere."""
@@ -230,6 +234,8 @@ class TrainingConfig:
             )
         if self.teacher and not all(name.strip() for name in self.teacher.split(",")):
             raise InputError(f"--teacher {self.teacher!r} names no run; give folders, several parted by commas.")
+        if self.teacher and not method.selects and self.distil == "rationale":
+            raise InputError(f"{self.method} has no rationale to distil; set distil=both or distil=prediction.")
         if method.teacher == "must" and not self.teacher:
             raise InputError(f"{self.method} distils from a teacher; give --teacher the folder of a finished re run.")
         if method.teacher == "never" and self.teacher:
@@ -248,6 +254,8 @@ class TrainingConfig:
             defaults["generator_layers"] = min(_SHALLOW[task], self.layers or _SHALLOW[task])
         defaults["head_learning_rate"] = self.learning_rate
         filled = {name: value for name, value in defaults.items() if getattr(self, name) is None}
+        if not method_of(self.method).selects:
+            filled["teacher_mask"] = "own"  # the student has no mask to show
         return dataclasses.replace(self, **filled)
 
     def alpha_at(self, progress: float) -> float:

@@ -82,7 +82,7 @@ def train(
         raise InputError(f"batch_size={config.batch_size} cannot be shared by {world()} processes; take a multiple.")
     if not config.spec or not config.backbone:
         raise InputError("A run needs data and a backbone; give --data and --backbone, or a recipe that names them.")
-    teachers = read_teachers(config.teacher, config.allow_weak_teacher)
+    teachers = read_teachers(config.teacher, config.allow_weak_teacher, config.method)
     data = load_data(config.spec, config.data)
     config = config.resolved(data.task)
     preprocessing = prepare_preprocessing(config, data, teachers)

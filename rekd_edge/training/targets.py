@@ -135,7 +135,7 @@ def _compute(
             with autocast():
                 found = teachers.targets({name: value.to(device) for name, value in batch.items()})
             if ends is None:
-                positions = found["teacher_mask"].shape[1]
+                positions = found["teacher_mask"].shape[1] if "teacher_mask" in found else 0
                 ends = np.cumsum(np.full(len(order), positions) if lengths is None else lengths)
                 arrays = _open(partial, found, ends, fresh=start == 0)
             for name, values in found.items():

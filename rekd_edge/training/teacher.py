@@ -31,26 +31,37 @@ class TeacherFacts:
     metrics: dict[str, Any]
 
 
-def read_teachers(folders: str | None, allow_weak: bool) -> list[TeacherFacts]:
-    """Read the teachers that a run names, parted by commas.
+def read_teachers(folders: str | None, allow_weak: bool, student: str) -> list[TeacherFacts]:
+    """Read the teachers that a run of the method `student` names, parted by commas.
 
     Raises:
         InputError: as for `read_teacher`.
     """
-    return [read_teacher(folder.strip(), allow_weak) for folder in (folders or "").split(",") if folder.strip()]
+    names = [folder.strip() for folder in (folders or "").split(",") if folder.strip()]
+    return [read_teacher(name, allow_weak, student) for name in names]
 
 
-def read_teacher(folder: str, allow_weak: bool) -> TeacherFacts:
+def read_teacher(folder: str, allow_weak: bool, student: str = "rekd") -> TeacherFacts:
     """Read a teacher run's configuration and metrics, and refuse one that is not worth learning from.
 
+    Args:
+        folder: the run.
+        allow_weak: whether a run that is no better than its random-mask control may teach.
+        student: the student's method. One that selects learns from a run that selects, `cls` from a `cls` run.
+
     Raises:
-        InputError: not a finished run that selects, or no better than its random-mask control.
+        InputError: not a finished run of that kind, or no better than its random-mask control.
     """
     path = Path(folder)
     if not path.is_dir():
         raise InputError(f"The teacher {folder} does not exist; give --teacher the folder of a finished re run.")
     config = RationaleConfig.load(path)
-    if not config.selects:
+    if not method_of(student).selects and config.method != "cls":
+        raise InputError(
+            f"The teacher {folder} is a {config.method} run; {student} learns from a run of --method cls, and only "
+            "--method rekd from this one."
+        )
+    if method_of(student).selects and not config.selects:
         raise InputError(
             f"The teacher {folder} is a {config.method} run and selects nothing; train it with --method re."
         )
@@ -58,7 +69,7 @@ def read_teacher(folder: str, allow_weak: bool) -> TeacherFacts:
     if not metrics_file.is_file():
         raise InputError(f"The teacher {folder} has no metrics.json; finish its training with --resume.")
     metrics = read_json(metrics_file)
-    if not allow_weak:
+    if config.selects and not allow_weak:
         _refuse_weak(folder, metrics, config.target_ratio)
     return TeacherFacts(path, config, metrics)
 
@@ -158,11 +169,14 @@ class Teacher:
     @torch.no_grad()
     def targets(self, batch: dict[str, Tensor], student_mask: Tensor | None = None) -> dict[str, Tensor]:
         """`teacher_selection_logits`, Z^T [batch, features, 2]; `teacher_mask`, its own deterministic one, bool
-        [batch, features]; `teacher_logits`, Q^T [batch, classes] on that mask or on the student's.
+        [batch, features]; `teacher_logits`, Q^T [batch, classes] on that mask or on the student's. A `cls` teacher has
+        the last alone.
         """
         inputs, attention_mask = self._inputs(batch), batch.get("attention_mask")
         selection = self.model.select(inputs, attention_mask)
-        assert selection.logits is not None
+        if selection.logits is None:
+            return {"teacher_logits": self.model.classify(inputs, attention_mask, selection.feature, selection)}
+
         margin = self.model.margin(selection)
         z = selection.logits
         if self.calibrated:  # where there is no feature, there is no margin
@@ -208,7 +222,7 @@ class Teachers:
         """
         each = [teacher.targets(batch, student_mask) for teacher in self.teachers]
         axes = {"teacher_selection_logits": 2, "teacher_mask": 2, "teacher_logits": 1}
-        return {name: torch.stack([targets[name] for targets in each], dim=axis) for name, axis in axes.items()}
+        return {name: torch.stack([targets[name] for targets in each], dim=axes[name]) for name in each[0]}
 
     def labels(self, batch: dict[str, Tensor], student_mask: Tensor) -> Tensor:
         """`teacher_logits` [batch, teachers, classes] on a student's mask; see `Teacher.labels`."""

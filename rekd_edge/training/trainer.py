@@ -317,8 +317,8 @@ def training_arguments(config: TrainingConfig, checkpoints: Path, examples: int)
         save_total_limit=2,
         restore_callback_states_from_checkpoint=True,  # the patience of early stopping
         load_best_model_at_end=True,
-        metric_for_best_model="loss",
-        greater_is_better=False,
+        metric_for_best_model=config.select_by,
+        greater_is_better=config.select_by == "accuracy",
         logging_steps=config.log_steps,
         logging_nan_inf_filter=False,  # it waits for every step's loss; a run that diverged is found at its end
         disable_tqdm=True,

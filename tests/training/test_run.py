@@ -105,12 +105,20 @@ def test_run_ends_calibrated_on_dev_data(task: str, method: str, runs: Callable[
         assert metrics["rationale_ratio"] == pytest.approx(config.target_ratio, abs=0.01)
 
 
-def test_best_epoch_by_dev_loss_is_the_one_kept(settings: Callable, tmp_path: Path) -> None:
+@pytest.mark.parametrize("figure", ["loss", "accuracy"])
+def test_best_epoch_by_the_dev_figure_asked_for_is_the_one_kept(
+    figure: str, settings: Callable, tmp_path: Path
+) -> None:
     # at such a rate the first epoch is not the last word, nor need the last be the best
-    metrics = train(settings("image", "cls", learning_rate=0.03, epochs=4), tmp_path / "run")
+    metrics = train(settings("image", "cls", learning_rate=0.03, epochs=4, select_by=figure), tmp_path / "run")
     epochs = json.loads((tmp_path / "run/training.json").read_text())["epochs"]
+    by_loss = min(epochs, key=lambda epoch: epoch["eval_loss"])
+    by_accuracy = max(epochs, key=lambda epoch: epoch["eval_accuracy"])
     assert len(epochs) == 4
-    assert metrics["loss"] == pytest.approx(min(epoch["eval_loss"] for epoch in epochs), rel=1e-6)
+    assert by_loss != by_accuracy
+    best = by_loss if figure == "loss" else by_accuracy
+    assert metrics["loss"] == pytest.approx(best["eval_loss"], rel=1e-6)
+    assert metrics["accuracy"] == best["eval_accuracy"]
 
 
 @pytest.mark.parametrize("stage", ["control", "re"])

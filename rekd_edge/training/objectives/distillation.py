@@ -70,16 +70,31 @@ def distilled(
     return {**terms, "loss": loss, "kd_rationale": kd_rationale, "kd_prediction": kd_prediction}
 
 
-def distilled_prediction(terms: Terms, output: RationaleOutput, batch: dict[str, Tensor], context: Context) -> Terms:
-    """Mix the task loss of a predictor with its teachers' labels: equation 11 at τ = 1, without what selects."""
+def distilled_prediction(
+    terms: Terms,
+    output: RationaleOutput,
+    batch: dict[str, Tensor],
+    context: Context,
+    temperature: float,
+    alpha: float,
+) -> Terms:
+    """Mix the task loss of a predictor with its teachers' labels: equation 11 without what selects.
+
+    Args:
+        terms: of the task loss.
+        output: of the student.
+        batch: with the teachers' targets, unless `context.teachers` gives them.
+        context: settings.
+        temperature: τ of equation 8.
+        alpha: α of equation 11.
+    """
     config = context.config
     if config.distil == "rationale":
         return terms
-    temperature = config.kd_temperature or 1.0
     targets = _targets(output, batch, context)
     kd_prediction = _prediction_loss(targets["teacher_logits"], output, temperature, config)
     nothing = torch.zeros_like(kd_prediction)
-    loss = losses.rekd_loss(terms["loss"], nothing, kd_prediction, temperature, config.alpha_at(1.0), config.lambda_r)
+    loss = losses.rekd_loss(terms["loss"], nothing, kd_prediction, temperature, alpha, config.lambda_r)
     return {**terms, "loss": loss, "kd_prediction": kd_prediction}
 
 
@@ -89,7 +104,7 @@ def _targets(output: RationaleOutput, batch: dict[str, Tensor], context: Context
     if "teacher_logits" not in batch:
         assert context.teachers is not None
         return context.teachers.targets(batch, shown)
-    stored = {name: batch[name] for name in ("teacher_selection_logits", "teacher_mask", "teacher_logits")}
+    stored = {name: values for name, values in batch.items() if name.startswith("teacher_")}
     if shown is not None:
         assert context.teachers is not None
         stored["teacher_logits"] = context.teachers.labels(batch, shown)

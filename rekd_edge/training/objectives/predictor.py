@@ -16,4 +16,5 @@ def objective(model: nn.Module, batch: dict[str, Tensor], moment: Moment, contex
     terms = task_terms(output.logits, batch)
     if not has_teachers(batch, context):
         return terms
-    return distilled_prediction(terms, output, batch, context)
+    config = context.config
+    return distilled_prediction(terms, output, batch, context, config.kd_temperature or 1.0, config.alpha_at(1.0))
