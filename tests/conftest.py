@@ -1,18 +1,32 @@
-"""Runs and bundles that several rooms of the tests share: tiny, and made once a session."""
+"""Runs and bundles that several test folders share: tiny, and made once a session for all its workers."""
 
 from __future__ import annotations
 
+import gc
 import json
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 from numpy.typing import NDArray
 
+# One thread a worker, and in the processes that tests start: matrices this small gain nothing from a second one. Set
+# before anything imports torch.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may wait for the network
+
 settings.register_profile("project", deadline=None)  # shared machines stall; a slow example is no failure
 settings.load_profile("project")
+
+MAX_WORKERS = 8
+"""Each takes up to 1 GB."""
 
 SENTENCES = [
     "An absolute delight from the first scene to the last.",
@@ -22,6 +36,43 @@ SENTENCES = [
 ]
 DIGITS = {"height": 8, "width": 8, "patch_size": 1, "resample": 3, "rescale_factor": 1 / 255}
 MAX_LENGTH = 32
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One worker for each processor that this process may use, which in a container may be fewer than there are."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(allowed, MAX_WORKERS)
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from walking through torch and transformers after every training run."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def make_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], Any]], Path]:
+    """Make the folder `name` once a session: the first worker that asks for it makes it, the others wait.
+
+    Tests must not change such a folder; one that has to copies it first.
+    """
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent  # each worker has a folder of its own in the session's
+    made = base / "made-once"
+
+    def make(name: str, write: Callable[[Path], Any]) -> Path:
+        folder, done = made / name, made / f"{name}.done"
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(made / f"{name}.lock"):
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # of a worker that failed to finish it
+                write(folder)
+                done.touch()
+        return folder
+
+    return make
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +90,7 @@ def select_by_rule() -> Callable[[NDArray[np.float32], NDArray[np.bool_]], NDArr
 
 
 @pytest.fixture(scope="session")
-def make_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+def make_run(make_once: Callable[..., Path]) -> Callable[..., Path]:
     """A finished run with random weights, the same each time: one layer, 64 wide; its data is gone.
 
     Texts are read in at most 32 tokens and have the labels of `builtin:planted`; images have 8 x 8 patches of one
@@ -47,14 +98,10 @@ def make_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     `drop-mean` classifies from the mean of what is not dropped. `family` puts another net in both towers, on a
     transformer's features.
     """
-    runs: dict[tuple[str, str, str, str], Path] = {}
 
     def make(task: str, mask_mode: str = "zero", method: str = "re", family: str = "") -> Path:
         key = task, mask_mode, method, family
-        if key not in runs:
-            runs[key] = tmp_path_factory.mktemp("-".join(key))
-            _write_run(runs[key], *key)
-        return runs[key]
+        return make_once(f"random/{'-'.join(filter(None, key))}", lambda folder: _write_run(folder, *key))
 
     return make
 
@@ -67,6 +114,7 @@ def _write_run(folder: Path, task: str, mask_mode: str, method: str, family: str
     from rekd_edge.modeling.encoders import encoder_from_backbone
     from rekd_edge.modeling.encoders.backbones import load_backbone
 
+    folder.mkdir()
     is_text = task == "text"
     tokenizer = train_tokenizer(SENTENCES, 200)
     name, options = "random:vit-nano", {"layers": 1}
@@ -104,35 +152,35 @@ def _write_run(folder: Path, task: str, mask_mode: str, method: str, family: str
 
 
 @pytest.fixture(scope="session")
-def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained_run(make_once: Callable[..., Path]) -> Path:
     """An `re` run on `builtin:planted` that has found the cue words, with its control."""
-    import torch
-
     from rekd_edge.training.configuration import load_config
     from rekd_edge.training.run import train
 
     settings = {"layers": 1, "data.train_limit": 600, "data.eval_limit": 200, "data.max_length": 64}
-    run = tmp_path_factory.mktemp("trained") / "run"
-    torch.set_num_threads(1)  # matrices this small gain nothing from more
-    train(load_config("planted", {**settings, "epochs": 4, "learning_rate": 3e-3}), run)
-    return run
+    config = load_config("planted", {**settings, "epochs": 4, "learning_rate": 3e-3})
+    return make_once("trained", lambda run: train(config, run))
 
 
 @pytest.fixture(scope="session")
-def int8_bundle(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def int8_bundle(trained_run: Path, make_once: Callable[..., Path]) -> Path:
     """`trained_run`, exported to int8."""
     from rekd_edge.export import export_bundle
 
-    bundle = tmp_path_factory.mktemp("bundles") / "int8"
-    export_bundle(trained_run, bundle, precision="int8")
-    return bundle
+    return make_once("bundles/int8", lambda bundle: export_bundle(trained_run, bundle, precision="int8"))
 
 
 @pytest.fixture(scope="session")
-def digits_bundle(make_run: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def digits_bundle(make_run: Callable[..., Path], make_once: Callable[..., Path]) -> Path:
     """An image run with random weights, exported to fp32."""
     from rekd_edge.export import export_bundle
 
-    bundle = tmp_path_factory.mktemp("bundles") / "digits"
-    export_bundle(make_run("image", "drop"), bundle)
-    return bundle
+    return make_once("bundles/digits", lambda bundle: export_bundle(make_run("image", "drop"), bundle))
+
+
+@pytest.fixture(scope="session")
+def text_bundle(make_run: Callable[..., Path], make_once: Callable[..., Path]) -> Path:
+    """A text run with random weights, exported to fp32."""
+    from rekd_edge.export import export_bundle
+
+    return make_once("bundles/text", lambda bundle: export_bundle(make_run("text", "drop"), bundle))

@@ -36,19 +36,12 @@ PUBLIC = [name for name, method in METHODS.items() if method.public]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("methods")
-
-
-@pytest.fixture(scope="module")
-def teacher(folder: Path) -> Callable[[str], str]:
+def teacher(make_once: Callable[..., Path]) -> Callable[[str], str]:
     """An `re` run with its control."""
 
     def teach(task: str) -> str:
-        run = folder / f"{task}-teacher"
-        if not run.exists():
-            train(load_config(None, {**COMMON, **TASKS[task], **LIMITS, "method": "re"}), run)
-        return str(run)
+        config = load_config(None, {**COMMON, **TASKS[task], **LIMITS, "method": "re"})
+        return str(make_once(f"methods/{task}-teacher", lambda run: train(config, run)))
 
     return teach
 

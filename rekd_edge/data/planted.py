@@ -7,6 +7,7 @@ cues, where they stand and how many of them are distractors. None of these can s
 from __future__ import annotations
 
 import random
+from functools import lru_cache
 
 import numpy as np
 
@@ -92,6 +93,7 @@ FILLER = {
 }
 
 
+@lru_cache(maxsize=2)  # a run and its control, or the runs of a sweep, read the same reviews
 def planted(seed: int) -> DataSource:
     """4,000 / 1,000 / 1,000 reviews of 20 to 60 words and punctuation marks, balanced in each split."""
     return DataSource(

@@ -35,16 +35,6 @@ TWO = EngineSettings(workers=2)
 WORDS = "An absolute delight from the first scene très bon dull lifeless film [SEP] סרט טוב !".split()  # noqa: SIM905
 
 
-@pytest.fixture(scope="session")
-def text_bundle(make_run: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A text run with random weights, exported to fp32."""
-    from rekd_edge.export import export_bundle
-
-    bundle = tmp_path_factory.mktemp("bundles") / "text"
-    export_bundle(make_run("text", "drop"), bundle)
-    return bundle
-
-
 def texts(count: int, seed: int = 0) -> list[str | None]:
     """Texts of 0 to 40 words, some of them null."""
     choose = random.Random(seed)
@@ -188,6 +178,7 @@ predict_files(Path(bundle), Path(source), Path(output), EngineSettings(engine, 2
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("engine", "kills"), [("local", 2), pytest.param("ray", 1, marks=needs_ray)])
 def test_a_killed_call_goes_on_where_it_was(engine: str, kills: int, text_bundle: Path, tmp_path: Path) -> None:
     """SIGKILL in the middle, again and again, until the work is done: as if nothing had been."""

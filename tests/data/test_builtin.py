@@ -8,6 +8,7 @@ from sklearn.linear_model import LogisticRegression
 
 from rekd_edge.data import PLANTED_CUE_RATIO, DataSettings, TextFeatures, load_data, train_tokenizer
 from rekd_edge.data.planted import CUES, FILLER
+from rekd_edge.data.planted import planted as generate
 
 CHANCE = 4 * np.sqrt(0.25 / 1000)  # four standard errors of an accuracy over 1,000 examples
 
@@ -46,6 +47,7 @@ def test_planted_sizes_and_balance(planted):
 
 
 def test_planted_is_the_same_for_the_same_seed(planted):
+    generate.cache_clear()
     assert load_data("builtin:planted", DataSettings()).fingerprint == planted.fingerprint
     assert load_data("builtin:planted", DataSettings(split_seed=1)).fingerprint != planted.fingerprint
 

@@ -38,7 +38,7 @@ def ray_here() -> Iterator[None]:
             yield
 
 
-@pytest.fixture(params=["local", pytest.param("ray", marks=needs_ray)])
+@pytest.fixture(params=["local", pytest.param("ray", marks=[needs_ray, pytest.mark.slow])])
 def engine(request: pytest.FixtureRequest) -> EngineSettings:
     """Each engine with two workers."""
     if request.param == "ray":

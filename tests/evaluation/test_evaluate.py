@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +20,12 @@ from rekd_edge.training.run import train
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(make_once: Callable[..., Path]) -> Path:
     """Planted text; the control stands in the folder `control`."""
-    folder = tmp_path_factory.mktemp("run") / "run"
     overrides = {"data.spec": "builtin:planted", "backbone": "random:bert-nano", "layers": 1, "epochs": 1}
     overrides |= {"data.train_limit": 32, "data.eval_limit": 16, "data.max_length": 40, "batch_size": 16}
-    train(load_config(None, {**overrides, "target_ratio": 0.2}), folder)
-    return folder
+    config = load_config(None, {**overrides, "target_ratio": 0.2})
+    return make_once("evaluated", lambda folder: train(config, folder))
 
 
 def test_figures_of_a_run_are_those_of_its_model_on_each_text(run: Path) -> None:

@@ -143,6 +143,7 @@ def test_padding_to_a_width_is_hidden_from_the_graph(make_graph: Graph, make_fee
     np.testing.assert_allclose(plain.logits, padded.logits, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_million_tokens_have_the_same_answers_in_any_company(int8_bundle: Path) -> None:
     random = np.random.default_rng(0)
     words = len(json.loads((int8_bundle / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"])

@@ -82,14 +82,13 @@ def test_scores_that_differ_are_found(make_feeds: Callable[[str, int], list[Feed
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(make_once: Callable[..., Path]) -> Path:
     """An RTP run on `builtin:planted` that has learnt something."""
-    run = tmp_path_factory.mktemp("rtp") / "run"
-    torch.set_num_threads(1)
     settings = {"method": "rtp", "layers": 1, "data.train_limit": 600, "data.eval_limit": 200, "data.max_length": 64}
     quick = {"epochs": 6, "rtp.warmup_epochs": 3, "learning_rate": 3e-3, "control": None, "warm_start": False}
-    metrics = train(load_config("planted", {**settings, **quick}), run)
-    assert metrics["accuracy"] > 0.75
+    config = load_config("planted", {**settings, **quick})
+    run = make_once("rtp-trained", lambda folder: train(config, folder))
+    assert json.loads((run / "metrics.json").read_text())["accuracy"] > 0.75
     return run
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -49,9 +50,13 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="session")
-def undisturbed(tiny: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    """The folder and the document of that grid's sweep, one run after the other in this process."""
+def undisturbed(tiny: str, make_once: Callable[..., Path]) -> tuple[Path, dict[str, Any]]:
+    """The folder and the document of that grid's sweep, one run after the other in one process."""
     from sweep_calls import sweep_here
 
-    folder = tmp_path_factory.mktemp("undisturbed") / "sweep"
-    return folder, sweep_here(tiny, folder)
+    def write(folder: Path) -> None:
+        document = sweep_here(tiny, folder / "sweep")
+        (folder / "returned.json").write_text(json.dumps(document))
+
+    folder = make_once("undisturbed", write)
+    return folder / "sweep", json.loads((folder / "returned.json").read_text())

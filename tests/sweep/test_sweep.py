@@ -268,6 +268,7 @@ def cut_off_at_random(grid: str, folder: Path, moments: random.Random, kills: in
         killed += 1
 
 
+@pytest.mark.slow
 def test_sweeps_that_were_cut_off_end_with_the_same_table(
     tiny: str, undisturbed: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -330,6 +331,7 @@ def kill_worker(folder: Path, name: str, over: threading.Event) -> list[int]:
     return []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["local", "ray"])
 def test_a_sweep_that_loses_a_worker_ends_with_the_same_table(
     tiny: str, undisturbed: tuple[Path, dict[str, Any]], tmp_path: Path, engine: str

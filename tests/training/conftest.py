@@ -42,19 +42,16 @@ def settings() -> Callable[..., TrainingConfig]:
 
 
 @pytest.fixture(scope="session")
-def runs(tmp_path_factory: pytest.TempPathFactory, settings: Callable[..., TrainingConfig]) -> Callable[..., Path]:
+def runs(make_once: Callable[..., Path], settings: Callable[..., TrainingConfig]) -> Callable[..., Path]:
     """The finished run of a task and method: `cls`, `re` (with its control) or `rekd` (from that `re`)."""
-    folder = tmp_path_factory.mktemp("runs")
 
     def run(task: str, method: str) -> Path:
-        output = folder / f"{task}-{method}"
-        if not output.exists():
-            changes: dict[str, Any] = {}
-            if method == "rekd":
-                teacher = str(run(task, "re"))
-                changes = {"teacher": teacher, "control": teacher, "allow_weak_teacher": True}
-            train(settings(task, method, **changes), output)
-        return output
+        changes: dict[str, Any] = {}
+        if method == "rekd":
+            teacher = str(run(task, "re"))
+            changes = {"teacher": teacher, "control": teacher, "allow_weak_teacher": True}
+        config = settings(task, method, **changes)
+        return make_once(f"runs/{task}-{method}", lambda output: train(config, output))
 
     return run
 

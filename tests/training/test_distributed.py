@@ -95,6 +95,7 @@ def launch(*command: str) -> str:
     return done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_two_processes_end_with_the_weights_of_one(name: str, runs: Callable[[str, str], Path]) -> None:
     one, two = runs("one", name), runs("two", name)
@@ -115,17 +116,20 @@ def test_two_processes_end_with_the_weights_of_one(name: str, runs: Callable[[st
         assert losses[1] == pytest.approx(losses[0], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_batch_that_cannot_be_shared_is_refused(runs: Callable[[str, str], Path]) -> None:
     said = runs("two", "refused").with_suffix(".refused").read_text()
     assert said == "batch_size=15 cannot be shared by 2 processes; take a multiple."
     assert not runs("two", "refused").exists()
 
 
+@pytest.mark.slow
 def test_command_line_speaks_once(runs: Callable[[str, str], Path]) -> None:
     assert runs("two", "command.said").read_text().count("cls: epoch 1 ") == 1
     assert json.loads((runs("two", "command") / "training.json").read_text())["processes"] == 2
 
 
+@pytest.mark.slow
 def test_accelerate_launches_it_too(runs: Callable[[str, str], Path], tmp_path: Path) -> None:
     assert launch(*ACCELERATE, *command_line(tmp_path / "run")).count("cls: epoch 1 ") == 1
     assert json.loads((tmp_path / "run" / "training.json").read_text())["processes"] == 2

@@ -68,6 +68,7 @@ def reached(output: Path) -> tuple[int, int]:
     return max([(0, 0), *found, *((stage, 0) for stage, file in ends if file.is_file())])
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_random_moments_ends_bit_identical(server: Any, student: Any, tmp_path: Path) -> None:
     finish(server, student, tmp_path / "warm")  # the first child also starts the server
     undisturbed = tmp_path / "undisturbed" / "run"

@@ -85,17 +85,12 @@ def configured(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Traini
 
 
 @pytest.fixture(scope="session")
-def plmr_runs(
-    tmp_path_factory: pytest.TempPathFactory, configured: Callable[..., TrainingConfig]
-) -> Callable[..., Path]:
+def plmr_runs(make_once: Callable[..., Path], configured: Callable[..., TrainingConfig]) -> Callable[..., Path]:
     """A finished tiny run of a task and mask mode."""
-    folder = tmp_path_factory.mktemp("plmr-runs")
 
     def run(task: str, mask_mode: str) -> Path:
-        output = folder / f"{task}-{mask_mode}"
-        if not output.exists():
-            train(configured(task, mask_mode=mask_mode), output)
-        return output
+        config = configured(task, mask_mode=mask_mode)
+        return make_once(f"plmr/{task}-{mask_mode}", lambda output: train(config, output))
 
     return run
 

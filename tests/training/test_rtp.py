@@ -176,10 +176,8 @@ class InterruptAfter(TrainerCallback):
 
 
 @pytest.fixture(scope="module")
-def quick_run(settings: Callable, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = tmp_path_factory.mktemp("rtp") / "run"
-    train(settings("text", "rtp", **QUICK), run)
-    return run
+def quick_run(settings: Callable, make_once: Callable[..., Path]) -> Path:
+    return make_once("rtp-quick", lambda run: train(settings("text", "rtp", **QUICK), run))
 
 
 def test_a_run_measures_labels_and_what_rationales_alone_are_worth(quick_run: Path) -> None:

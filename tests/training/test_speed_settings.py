@@ -94,6 +94,7 @@ class Graphs(TrainerCallback):
         self.counts.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["re", "rekd"])
 def test_compiled_model_is_one_graph_for_all_lengths_and_temperatures(
     method: str, runs: Callable, settings: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

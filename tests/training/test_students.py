@@ -23,18 +23,15 @@ every_student = pytest.mark.parametrize(
 
 @pytest.fixture(scope="module")
 def student(
-    runs: Callable[..., Path], settings: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
+    runs: Callable[..., Path], settings: Callable[..., Any], make_once: Callable[..., Path]
 ) -> Callable[..., Path]:
     """A student of three predictor layers and one generator layer, warm-started, from the transformer's `re` run."""
-    made: dict[str, Path] = {}
 
     def make(task: str, family: str) -> Path:
-        if family not in made:
-            made[family] = tmp_path_factory.mktemp(family) / "run"
-            teacher = {"teacher": str(runs(task, "re")), "allow_weak_teacher": True}
-            shape = {"backbone": f"{family}:{DONORS[task]}", "layers": 3, "generator_layers": 1, "warm_start": True}
-            train(settings(task, "rekd", **teacher, **shape, predictor_epochs=1), made[family])
-        return made[family]
+        teacher = {"teacher": str(runs(task, "re")), "allow_weak_teacher": True}
+        shape = {"backbone": f"{family}:{DONORS[task]}", "layers": 3, "generator_layers": 1, "warm_start": True}
+        config = settings(task, "rekd", **teacher, **shape, predictor_epochs=1)
+        return make_once(f"students/{family}", lambda run: train(config, run))
 
     return make
 
