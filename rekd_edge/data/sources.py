@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from rekd_edge.errors import InputError
 
 __all__ = ["load_data"]
 
-BUILTIN = {"builtin:digits": digits, "builtin:planted": planted}
+BUILTIN: dict[str, Callable[[int], DataSource]] = {"builtin:digits": digits, "builtin:planted": planted}
 HUB_NAMES = ("imdb", "cifar10", "cifar100")
 
 
