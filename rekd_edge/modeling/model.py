@@ -35,7 +35,8 @@ from rekd_edge.modeling.towers import Generator, Predictor
 
 __all__ = ["Depth", "RationaleModel", "RationaleOutput", "Sampling", "Selection"]
 
-EncoderSource = Callable[[int | None], Encoder]
+EncoderSource = Callable[..., Encoder]
+"""From a number of layers (all where None) and a family (the backbone's own where None) to an encoder."""
 Solve = Callable[..., float]
 """See `RationaleModel.calibrate`."""
 
@@ -45,6 +46,8 @@ class Depth(NamedTuple):
 
     predictor: int | None
     generator: int | None
+    generator_family: str | None = None
+    """The family of a generator that is not of the predictor's, whose own number of layers is then the default."""
 
 
 MODEL_FILE = "model.safetensors"
@@ -109,6 +112,7 @@ class RationaleModel(nn.Module):
         self.predictor = Predictor(predictor, len(config.labels), config.head_dropout, config.mask_mode, config.pooling)
         if config.share_embeddings and generator is not None:
             generator.share_embedding(predictor)
+            self.predictor.embeds_first = config.task == "image"
         self.special_token_ids: Tensor
         special = torch.tensor(config.special_token_ids, dtype=torch.long)
         self.register_buffer("special_token_ids", special, persistent=False)
@@ -129,8 +133,14 @@ class RationaleModel(nn.Module):
         Raises:
             InputError: depth and method do not fit.
         """
-        predictor = encoder(depth.predictor)
-        generator = encoder(depth.generator or depth.predictor) if facts.selects else None
+        predictor, generator = encoder(depth.predictor), None
+
+        if facts.selects and depth.generator_family is not None:
+            generator = encoder(depth.generator, depth.generator_family)
+            facts.share_embeddings |= generator.reads_predictor
+        elif facts.selects:
+            generator = encoder(depth.generator or depth.predictor)
+
         facts.predictor = predictor.config.to_dict()
         facts.generator = None if generator is None else generator.config.to_dict()
         return cls(facts, predictor, generator)

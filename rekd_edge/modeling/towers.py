@@ -47,6 +47,8 @@ class Predictor(nn.Module):
 
     loss_share: float | Tensor = 1.0
     """See `RationaleModel.count_loss_as`."""
+    embeds_first: bool = False
+    """Gather embeddings and not features: where the generator has embedded all of them, they are not embedded twice."""
 
     def __init__(self, encoder: Encoder, classes: int, dropout: float, mask_mode: str, pooling: str = "first") -> None:
         super().__init__()
@@ -73,9 +75,13 @@ class Predictor(nn.Module):
             positions = nn.functional.pad(visible, (self.encoder.prefix, 0), value=1.0)
             bias = drop_bias(positions, bias, self.loss_share)
         elif self.mask_mode == "drop":
+            if self.embeds_first:
+                features = self.encoder.embed(features)
             features, where, bias = gather_visible(features, visible > 0, self.encoder.prefix)
             seen = (bias[:, 0, 0, self.encoder.prefix :] == 0).to(visible.dtype)
-        embeddings = self.encoder.embed(features)
+
+        embedded = self.embeds_first and where is not None
+        embeddings = features if embedded else self.encoder.embed(features)
         if self.mask_mode == "zero":
             embeddings = embeddings * visible[..., None].to(embeddings.dtype)
         hidden = self.encoder.layers(self.encoder.assemble(embeddings, where), bias)

@@ -20,6 +20,7 @@ from transformers.utils import logging
 
 from rekd_edge.errors import InputError
 from rekd_edge.modeling.encoders.convolutional import CNN, ResNet
+from rekd_edge.modeling.encoders.local import LocalNet
 from rekd_edge.modeling.encoders.recurrent import BiLSTM
 from rekd_edge.runtime.image import ImageSettings
 
@@ -68,7 +69,12 @@ RANDOM_BACKBONES: dict[str, dict[str, Any]] = {
 `vit-nano` and `vit-micro` see an 8x8 image pixel by pixel."""
 
 
-NETS: dict[str, type[BiLSTM] | type[CNN] | type[ResNet]] = {"bilstm": BiLSTM, "cnn": CNN, "resnet": ResNet}
+NETS: dict[str, type[BiLSTM] | type[CNN] | type[ResNet] | type[LocalNet]] = {
+    "bilstm": BiLSTM,
+    "cnn": CNN,
+    "resnet": ResNet,
+    "local": LocalNet,
+}
 """Families of `FAMILY:BACKBONE`."""
 
 _DONATED = {

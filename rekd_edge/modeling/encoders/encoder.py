@@ -38,6 +38,8 @@ class Encoder(nn.Module, ABC):
     embedding_path: str
     """Where in the backbone the module lies that `embedding` gives."""
     prefix: int = 0
+    reads_predictor: bool = False
+    """Whether, as a generator, it reads the predictor's embeddings instead of embeddings of its own."""
     recompute: bool = False
     """Keep a layer's input alone for backward in training, and compute the rest again."""
     renamed: tuple[tuple[str, str], ...] = ()
@@ -57,6 +59,11 @@ class Encoder(nn.Module, ABC):
     def hidden_size(self) -> int:
         """Width of the hidden states."""
         return self.config.hidden_size
+
+    @property
+    def embedding_size(self) -> int:
+        """Width of the embeddings, before anything projects them."""
+        return self.hidden_size
 
     def features(self, inputs: Tensor) -> Tensor:
         """Token ids [batch, sequence] as they are, or pixels [batch, 3, H, W] cut into [batch, features, pixels]."""
@@ -116,10 +123,10 @@ class Encoder(nn.Module, ABC):
         Raises:
             InputError: the encoders differ in width.
         """
-        if owner.hidden_size != self.hidden_size:
+        if owner.embedding_size != self.embedding_size:
             raise InputError(
-                f"A generator of width {self.hidden_size} cannot share the embeddings of a predictor of width "
-                f"{owner.hidden_size}; set share_embeddings=false."
+                f"A generator of width {self.embedding_size} cannot share the embeddings of a predictor of width "
+                f"{owner.embedding_size}; set share_embeddings=false."
             )
         self.backbone.set_submodule(self.embedding_path, nn.Identity())
         self._lent = (owner.embedding,)

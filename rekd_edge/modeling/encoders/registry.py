@@ -10,6 +10,7 @@ from rekd_edge.errors import InputError
 from rekd_edge.modeling.encoders.backbones import backbone_from_config
 from rekd_edge.modeling.encoders.convolutional import CNNEncoder, ResNetEncoder
 from rekd_edge.modeling.encoders.encoder import Encoder
+from rekd_edge.modeling.encoders.local import LocalEncoder
 from rekd_edge.modeling.encoders.recurrent import BiLSTMEncoder
 from rekd_edge.modeling.encoders.transformer import BertEncoder, ViTEncoder
 
@@ -21,6 +22,7 @@ FAMILIES: dict[str, type[Encoder]] = {
     "rekd-bilstm": BiLSTMEncoder,
     "rekd-cnn": CNNEncoder,
     "rekd-resnet": ResNetEncoder,
+    "rekd-local": LocalEncoder,
 }
 """Encoder families by the `model_type` of their configuration."""
 
