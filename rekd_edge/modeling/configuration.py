@@ -76,6 +76,7 @@ class RationaleConfig:
         file = folder / "config.json"
         if not file.is_file():
             raise InputError(f"{folder} is not a finished run: it holds no config.json; give the --output of a train.")
+
         try:
             fields = json.loads(file.read_text(encoding="utf-8"))
             return cls(**fields)

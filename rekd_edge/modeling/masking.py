@@ -12,7 +12,7 @@ __all__ = ["HIDDEN", "LEAK", "MOST_A_FEATURE_CHANGES", "drop_bias", "gather_visi
 HIDDEN = -1e30
 """Attention score of padding: finite in bfloat16 too, so that a row of padding alone gives finite logits."""
 LEAK = 1e-20
-"""Attention weight of a dropped feature: nothing in float32, but its logarithm has a gradient."""
+"""Attention weight of a dropped feature: vanishes in float32, but its logarithm has a gradient."""
 MOST_A_FEATURE_CHANGES = 1.0
 """Bound on the gradient of a dropped or kept feature, in the loss of its example. At M_j = 0 it is exp(s_ij) / Σ, which
 pretrained attention makes as large as 10^6 where a head waits for one word, though that word could change a
@@ -27,7 +27,7 @@ def padding_bias(attention_mask: Tensor | None) -> Tensor | None:
 
 
 class _Bounded(torch.autograd.Function):
-    """A mask as it is, whose gradient through attention is bounded."""
+    """The identity on a mask, with a bounded gradient."""
 
     @staticmethod
     def forward(ctx: Any, visible: Tensor, loss_share: float | Tensor) -> Tensor:
@@ -58,12 +58,12 @@ def drop_bias(visible: Tensor, bias: Tensor | None, loss_share: float | Tensor =
 
 
 def gather_visible(features: Tensor, visible: Tensor, prefix: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Keep the visible features alone, in their order, padded to the batch's longest row.
+    """Keep only the visible features, in their order, padded to the longest row of the batch.
 
     Args:
         features: token ids [batch, features] or patches [batch, features, pixels].
         visible: bool [batch, features].
-        prefix: positions that stand before the first feature.
+        prefix: number of positions before the first feature.
 
     Returns:
         The kept features, their places int64 [batch, kept], and an attention bias [batch, 1, 1, prefix + kept].
@@ -74,4 +74,5 @@ def gather_visible(features: Tensor, visible: Tensor, prefix: int) -> tuple[Tens
     order = torch.argsort(place + (~visible).long() * visible.shape[1], dim=1)[:, : count.max().clamp(min=1)]
     index = order if features.dim() == 2 else order[..., None].expand(-1, -1, features.shape[2])
     filler = nn.functional.pad(place[: order.shape[1]] >= count, (prefix, 0))  # [batch, prefix + kept]
+
     return features.gather(1, index), order, filler[:, None, None, :].float() * HIDDEN

@@ -36,18 +36,18 @@ from rekd_edge.modeling.towers import Generator, Predictor
 __all__ = ["Depth", "RationaleModel", "RationaleOutput", "Sampling", "Selection"]
 
 EncoderSource = Callable[..., Encoder]
-"""From a number of layers (all where None) and a family (the backbone's own where None) to an encoder."""
+"""`(layers, family) -> Encoder`; None stands for all layers and for the backbone's own family."""
 Solve = Callable[..., float]
 """See `RationaleModel.calibrate`."""
 
 
 class Depth(NamedTuple):
-    """Layers to keep of the backbone; None for all (of the generator: for as many as the predictor)."""
+    """How many layers of the backbone to keep: None keeps all; a generator then has as many as the predictor."""
 
     predictor: int | None
     generator: int | None
     generator_family: str | None = None
-    """The family of a generator that is not of the predictor's, whose own number of layers is then the default."""
+    """The generator's family where it differs from the predictor's; its default depth is then that of its family."""
 
 
 MODEL_FILE = "model.safetensors"
@@ -64,25 +64,25 @@ class Sampling(NamedTuple):
 
 @dataclass(frozen=True)
 class Selection:
-    """What a generator says of each position; [batch, features] where nothing else is said."""
+    """The generator's output for each position. Tensors are [batch, features] unless stated otherwise."""
 
     feature: Tensor
     """bool: real tokens or patches."""
     logits: Tensor | None = None
     """Z of equation 1, [batch, features, 2]; None where no generator selects."""
     unit: Tensor | None = None
-    """What is selected together (see `modeling.selection`); None where every feature stands alone."""
+    """Which features are selected together (see `modeling.selection`); None if each is selected on its own."""
     log_selection: Tensor | None = None
     """log S of equation 1, [batch, features, 2]; None where the mask was not sampled."""
     noise: Tensor | None = None
     """G of equation 1, [batch, features, 2]; None where there was none."""
     sampled: Tensor | None = None
-    """The mask drawn, straight-through floats; None where it was not sampled."""
+    """The sampled mask as straight-through floats; None where it was not sampled."""
 
 
 @dataclass(frozen=True)
 class RationaleOutput:
-    """What a forward pass gives."""
+    """Output of a forward pass."""
 
     logits: Tensor
     """[batch, classes]."""
@@ -97,22 +97,24 @@ class RationaleModel(nn.Module):
     """Generator, selection and predictor of the methods `cls`, `re` and `rekd`, and of the random-mask control.
 
     In training mode masks are sampled by straight-through Gumbel-Softmax at the given temperature; in `eval()` they
-    follow the deterministic rule, the same code that is exported. The models of other methods are subclasses; what
-    they may change is `build`, `draw_noise`, `select`, `margin`, `classify`, `rationale_logits`, `calibrate`,
+    follow the deterministic rule, the same code that is exported. The models of other methods are subclasses that may
+    override `build`, `draw_noise`, `select`, `margin`, `classify`, `rationale_logits`, `calibrate`,
     `extra_outputs` and `extra_fields`.
     """
 
     EXTRA_OUTPUTS: ClassVar[dict[str, dict[str, Any]]] = {}
-    """What the graph gives besides the contract's outputs: names to `dtype` and `shape`, as in the manifest."""
+    """Outputs of the graph beyond those of the contract: name to `dtype` and `shape`, as in the manifest."""
 
     def __init__(self, config: RationaleConfig, predictor: Encoder, generator: Encoder | None) -> None:
         super().__init__()
         self.config = config
         self.generator: Any = self.build_generator(config, generator)
         self.predictor = Predictor(predictor, len(config.labels), config.head_dropout, config.mask_mode, config.pooling)
+
         if config.share_embeddings and generator is not None:
             generator.share_embedding(predictor)
             self.predictor.embeds_first = config.task == "image"
+
         self.special_token_ids: Tensor
         special = torch.tensor(config.special_token_ids, dtype=torch.long)
         self.register_buffer("special_token_ids", special, persistent=False)
@@ -122,16 +124,16 @@ class RationaleModel(nn.Module):
 
     @classmethod
     def build(cls, facts: RationaleConfig, encoder: EncoderSource, depth: Depth, options: Any) -> RationaleModel:
-        """A model to be trained; fills in the encoders' configurations and `options` of `facts`.
+        """Build a model for training, and fill in the encoder configurations and `options` of `facts`.
 
         Args:
-            facts: what the model knows of itself.
-            encoder: gives the backbone's first layers, all where None.
+            facts: the configuration that will be saved with the model.
+            encoder: builds an encoder from the backbone.
             depth: layers of predictor and generator.
-            options: the method's own settings, None where it has none.
+            options: the method's own settings; None if it has none.
 
         Raises:
-            InputError: depth and method do not fit.
+            InputError: the method does not support this depth.
         """
         predictor, generator = encoder(depth.predictor), None
 
@@ -146,7 +148,7 @@ class RationaleModel(nn.Module):
         return cls(facts, predictor, generator)
 
     def build_generator(self, config: RationaleConfig, encoder: Encoder | None) -> nn.Module | None:
-        """What selects, around its encoder."""
+        """The module that selects, wrapped around its encoder; None without an encoder."""
         return None if encoder is None else Generator(encoder, config.head_hidden, config.head_dropout)
 
     def forward(
@@ -166,17 +168,20 @@ class RationaleModel(nn.Module):
             attention_mask: int64 [batch, sequence], 0 on padding (text).
             pixel_values: float32 [batch, 3, H, W] (images).
             temperature: τ of equation 1; training only.
-            noise: of `draw_noise` [batch, features, 2]; drawn where None; training only.
-            random_ratio: share of the features that a control selects at random; its target ratio where None.
-            fixed_masks: the deterministic rule in training too, from a generator that learns no more.
+            noise: from `draw_noise`, [batch, features, 2]; drawn here if None; training only.
+            random_ratio: share of the features that a control selects at random; its target ratio if None.
+            fixed_masks: use the deterministic rule in training too, with a frozen generator.
         """
         inputs = pixel_values if input_ids is None else input_ids
         assert inputs is not None
+
         if fixed_masks and self.generator is not None:
             self.generator.eval()
+
         sampling = Sampling(temperature, noise) if self.training and not fixed_masks else None
         with torch.set_grad_enabled(torch.is_grad_enabled() and not fixed_masks):
             selection = self.select(inputs, attention_mask, sampling)
+
         margin = self.margin(selection)
         if selection.sampled is not None:
             mask = selection.sampled
@@ -186,10 +191,11 @@ class RationaleModel(nn.Module):
             mask = random_mask(selection.feature, ratio, score=score, rounding=rounding)
         else:
             mask = self.deterministic_mask(margin, selection)
+
         return RationaleOutput(self.classify(inputs, attention_mask, mask, selection), mask, margin, selection)
 
     def draw_noise(self, rows: int, features: int, generator: torch.Generator) -> Tensor | None:
-        """The random numbers of a training step, [rows, ..., features, width]; None where nothing is drawn.
+        """The random numbers of a training step, [rows, ..., features, width]; None if the model draws none.
 
         G of equation 1, [rows, features, 2]. Of a control uniform numbers in the same shape: the first of a feature is
         its score, the second of a row's first position rounds the row's count (`random_mask`).
@@ -201,24 +207,28 @@ class RationaleModel(nn.Module):
         return gumbel_noise(torch.empty((rows, features, 2), device=generator.device), generator)
 
     def gradient_checkpointing_enable(self) -> None:
-        """Compute what lies within the encoders' layers again in backward instead of keeping it."""
+        """Recompute the activations inside encoder layers in the backward pass instead of storing them."""
         for module in self.modules():
             if isinstance(module, Encoder):
                 module.recompute = True
 
     def select(self, inputs: Tensor, attention_mask: Tensor | None, sampling: Sampling | None = None) -> Selection:
-        """Run the generator on token ids or pixels; draw a mask where `sampling` says how."""
+        """Run the generator on token ids or pixels, and sample a mask if `sampling` is given."""
         feature, _ = self.feature_positions(inputs, attention_mask)
         if self.generator is None:
             return Selection(feature)
+
         unit = self.units(inputs, feature)
         logits = mean_over_units(self.generator(inputs, padding_bias(attention_mask)), unit)
+
         if sampling is None:
             return Selection(feature, logits, unit)
+
         noise = at_units(gumbel_noise(logits) if sampling.noise is None else sampling.noise, unit)
         log_selection = gumbel_log_softmax(logits, noise, sampling.temperature)
         drawn = torch.ones_like(feature) if self.config.count_all_positions else feature
         mask = straight_through_mask(log_selection, drawn, unit, self.limits)
+
         return Selection(feature, logits, unit, log_selection, noise, mask)
 
     def margin(self, selection: Selection) -> Tensor:
@@ -230,7 +240,7 @@ class RationaleModel(nn.Module):
         return selection_margin(selection.logits, feature, self.config.margin_bias)
 
     def deterministic_mask(self, margin: Tensor, selection: Selection) -> Tensor:
-        """The rule of the device: bool [batch, features]."""
+        """The mask that the device computes, bool [batch, features]."""
         limits = self.limits if self.config.selects else None
         return deterministic_mask(margin, selection.feature, selection.unit, limits)
 
@@ -239,16 +249,16 @@ class RationaleModel(nn.Module):
         return self.predictor(inputs, self.visible(inputs, attention_mask, mask), padding_bias(attention_mask)).float()
 
     def calibrate(self, select_all: Callable[[], list[Selection]], solve: Solve) -> list[Selection]:
-        """Set the bias of the margin so that the deterministic ratio comes closest to the target.
+        """Set the margin's bias so that the deterministic ratio comes closest to the target.
 
         Args:
-            select_all: the selections of the calibration data, with the biases as they stand.
+            select_all: runs the generator over the calibration data with the current biases.
             solve: from (margin, feature, candidate, unit) of each batch, [batch, features], and a target ratio to the
                 bias; features that are no candidates count in L and stay unselected. It may be given `Limits` in
                 place of the model's, and a slack (see `training.calibration`).
 
         Returns:
-            The last selections that `select_all` gave; only biases that they do not depend on changed since.
+            The last output of `select_all`; only biases that it does not depend on were changed since.
         """
         self.config.margin_bias = 0.0
         selections = select_all()
@@ -261,15 +271,15 @@ class RationaleModel(nn.Module):
         return {}
 
     def extra_fields(self) -> dict[str, Any]:
-        """What a manifest says of the method besides what it says of all."""
+        """Fields that the method adds to the manifest."""
         return {}
 
     def rationale_logits(self, inputs: Tensor, attention_mask: Tensor | None, mask: Tensor) -> Tensor | None:
-        """Class logits [batch, classes] from the mask's features alone; None where `classify` sees nothing else."""
+        """Class logits [batch, classes] from the selected features alone; None if `classify` sees nothing else."""
         return None
 
     def visible(self, inputs: Tensor, attention_mask: Tensor | None, mask: Tensor) -> Tensor:
-        """What the predictor may see, floats [batch, features]: the mask and the special tokens."""
+        """What the predictor may see, as floats [batch, features]: the mask and the special tokens."""
         _, special = self.feature_positions(inputs, attention_mask)
         return (mask.float() + special.float()).clamp(max=1.0)
 
@@ -279,17 +289,18 @@ class RationaleModel(nn.Module):
             rows, columns = self.grid(inputs)
             feature = torch.ones(inputs.shape[0], rows * columns, dtype=torch.bool, device=inputs.device)
             return feature, torch.zeros_like(feature)
+
         real = attention_mask == 1
         special = (inputs[..., None] == self.special_token_ids).any(dim=-1) & real  # isin has no ONNX form
         return real & ~special, special
 
     def units(self, inputs: Tensor, feature: Tensor) -> Tensor | None:
-        """What is selected together, [batch, features]; None where every feature stands alone."""
+        """Which features are selected together, [batch, features]; None if each is selected on its own."""
         return None if self.starts_word is None else word_units(self.starts_word[inputs], feature)
 
     @property
     def limits(self) -> Limits | None:
-        """How many features a mask may hold; None where nothing was asked for."""
+        """Bounds on the number of selected features; None if there are none."""
         limits = Limits(self.config.min_selected, self.config.max_selected)
         return None if limits == Limits() else limits
 
@@ -321,19 +332,22 @@ class RationaleModel(nn.Module):
         generator = None if config.generator is None else build_encoder(config.generator)
         model = method_of(config.method).model_class()(config, predictor, generator)
         file = folder / MODEL_FILE
+
         try:
             weights = load_file(str(file))
         except (OSError, SafetensorError) as error:
             raise InputError(f"{file} is missing or damaged; restore it or train the run again.") from error
+
         broken = next((name for name, weight in weights.items() if not torch.isfinite(weight).all()), None)
         if broken is not None:
             raise InputError(f"{file} holds NaN or infinite weights ({broken}); train the run again at a lower rate.")
+
         model.load_checkpoint(weights, str(file))
         return model.eval()
 
     def count_loss_as(self, share: float | Tensor) -> None:
-        """Tell by what factor the mean loss of a batch enters what is minimised: below 1 where gradients accumulate, or
-        as a batch's uneven part. The bound on what one feature changes is in the loss of an example.
+        """Set the weight of this batch's mean loss in the minimised loss: below 1 where gradients accumulate, or for an
+        uneven share of a batch. The bound on the gradient of a feature is stated in the loss of a single example.
         """
         for tower in (self.generator, self.predictor):
             if tower is not None:

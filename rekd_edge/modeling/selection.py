@@ -1,7 +1,13 @@
 """The selection layer: straight-through Gumbel-Softmax in training, the deterministic rule everywhere else.
 
-Features are selected in units: each by itself (`unit` None), or words whose pieces share one decision. A unit is named
-by the place of its first feature, int64 [batch, features].
+    Z = generator(X)                        # [batch, features, 2]  selection logits
+    log S = gumbel_log_softmax(Z, G, τ)     # [batch, features, 2]  training only
+    M = straight_through_mask(log S, ...)   # [batch, features]     training only, floats
+    margin = selection_margin(Z, ..., bias) # [batch, features]     z_1 - z_0 + bias
+    M = deterministic_mask(margin, ...)     # [batch, features]     bool
+
+Features are selected one by one (`unit` is None), or in units, words whose pieces share one decision. `unit` holds for
+each feature the position of the first feature of its unit, int64 [batch, features].
 """
 
 from __future__ import annotations
@@ -30,8 +36,8 @@ NEVER_SELECTED = torch.finfo(torch.float32).min
 
 
 class Limits(NamedTuple):
-    """How many features of an example a mask may hold; a word that would pass the maximum is left out whole, unless
-    the minimum is not reached without it."""
+    """How many features a mask may hold. A word that would exceed the maximum is left out as a whole, unless the
+    minimum cannot be reached without it."""
 
     minimum: int = 1
     maximum: int | None = None
@@ -58,14 +64,16 @@ def straight_through_mask(
     Args:
         log_selection: log S, [batch, features, 2].
         feature: bool [batch, features].
-        unit: what is selected together, [batch, features].
-        limits: how many features a row may have; any number, none included, where None.
+        unit: which features are selected together, [batch, features].
+        limits: bounds on the number of features per row; None allows any number, including none.
     """
     soft = log_selection[..., 1].exp()
     margin = log_selection[..., 1] - log_selection[..., 0]
     hard = margin > 0
+
     if limits is not None:
         hard = _limited(hard, margin.masked_fill(~feature, NEVER_SELECTED), feature, unit, limits)
+
     # soft - soft.detach() is an exact zero, so the forward value is exactly 0 or 1
     return (hard.float() + (soft - soft.detach())) * feature
 
@@ -80,13 +88,13 @@ def selection_margin(selection_logits: Tensor, feature: Tensor, bias: float) -> 
 def deterministic_mask(
     margin: Tensor, feature: Tensor, unit: Tensor | None = None, limits: Limits | None = None
 ) -> Tensor:
-    """Select where the margin is above 0; where nothing is, the first unit with the largest margin.
+    """Select every feature with a margin above 0; if there is none, the first unit with the largest margin.
 
     Args:
         margin: float32 [batch, features], the same on all features of a unit.
         feature: bool [batch, features].
-        unit: what is selected together, [batch, features].
-        limits: at least and at most so many features a row, those of the largest margins.
+        unit: which features are selected together, [batch, features].
+        limits: bounds on the number of features per row; those with the largest margins are kept.
 
     Returns:
         bool [batch, features]; all false in a row without features.
@@ -94,33 +102,38 @@ def deterministic_mask(
     selected = margin > 0
     if limits is not None and limits != Limits():
         return _limited(selected, margin, feature, unit, limits) & feature
+
     place = torch.arange(margin.shape[1], device=margin.device)[None] if unit is None else unit
     best = margin == margin.amax(dim=-1, keepdim=True)
     first = torch.where(best, place, margin.shape[1]).amin(dim=-1, keepdim=True)
     nothing = ~selected.any(dim=-1, keepdim=True)
+
     return (selected | (nothing & best & (place == first))) & feature
 
 
 def _limited(selected: Tensor, margin: Tensor, feature: Tensor, unit: Tensor | None, limits: Limits) -> Tensor:
-    """Add the best units until there are `minimum` features, take the worst ones away beyond `maximum`."""
+    """Add the best units until there are `minimum` features, and remove the worst ones beyond `maximum`."""
     if unit is None:
         unit = torch.arange(margin.shape[1], device=margin.device)[None]
+
     theirs, ours = margin[:, None, :], margin[:, :, None]
     earlier = unit[:, None, :] < unit[:, :, None]
     real = feature[:, None, :]
     better = (((theirs > ours) | ((theirs == ours) & earlier)) & real).sum(dim=-1)  # [batch, features]
+
     if limits.maximum is not None:
         size = ((unit[:, None, :] == unit[:, :, None]) & real).sum(dim=-1)
         selected = selected & (better + size <= limits.maximum)
+
     return selected | (better < limits.minimum)
 
 
 def word_units(starts: Tensor, feature: Tensor) -> Tensor:
-    """The unit of each position, int64 [batch, features], where words are selected whole.
+    """The unit of each position, int64 [batch, features], for selecting whole words.
 
     Args:
         starts: bool [batch, features], true on the first piece of each word.
-        feature: bool [batch, features]; anything else is a unit of its own, and no word reaches across it.
+        feature: bool [batch, features]; every other position is a unit of its own, and no word crosses it.
     """
     place = torch.arange(feature.shape[1], device=feature.device)
     before = torch.cat([torch.zeros_like(feature[:, :1]), feature[:, :-1]], dim=1)
@@ -130,7 +143,7 @@ def word_units(starts: Tensor, feature: Tensor) -> Tensor:
 
 
 def mean_over_units(values: Tensor, unit: Tensor | None) -> Tensor:
-    """The mean over each unit, exactly the same number on all its features; `values` is [batch, features, width]."""
+    """The mean over each unit, bit-identical on all its features; `values` is [batch, features, width]."""
     if unit is None:
         return values
     together = (unit[:, :, None] == unit[:, None, :]).to(values.dtype)
@@ -139,7 +152,7 @@ def mean_over_units(values: Tensor, unit: Tensor | None) -> Tensor:
 
 
 def at_units(values: Tensor, unit: Tensor | None) -> Tensor:
-    """On every feature of a unit what its first one has; `values` is [batch, features, width]."""
+    """The value at the first feature of each unit, on all its features; `values` is [batch, features, width]."""
     return values if unit is None else values.gather(1, unit[..., None].expand(-1, -1, values.shape[-1]))
 
 
@@ -176,4 +189,5 @@ def random_mask(
 
     score = score.masked_fill(~feature, -1.0)
     rank = score.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
+
     return (rank < count[:, None]) & feature

@@ -21,6 +21,7 @@ class Generator(nn.Module):
         super().__init__()
         self.encoder = encoder
         width = encoder.hidden_size
+
         if head_hidden is None:
             self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(width, 2))
         else:
@@ -35,7 +36,7 @@ class Generator(nn.Module):
         return self.head(hidden[:, encoder.prefix :])
 
     def begin_at(self, ratio: float) -> None:
-        """Let a fresh head sample about that share of the features at first (the prior of arXiv 1708.02002, 3.3)."""
+        """Initialise the head to sample about this share of the features (arXiv 1708.02002, section 3.3)."""
         last = self.head[-1]
         assert isinstance(last, nn.Linear)
         nn.init.constant_(last.bias, 0.0)
@@ -48,7 +49,7 @@ class Predictor(nn.Module):
     loss_share: float | Tensor = 1.0
     """See `RationaleModel.count_loss_as`."""
     embeds_first: bool = False
-    """Gather embeddings and not features: where the generator has embedded all of them, they are not embedded twice."""
+    """Gather embeddings instead of features: the generator has embedded all of them already."""
 
     def __init__(self, encoder: Encoder, classes: int, dropout: float, mask_mode: str, pooling: str = "first") -> None:
         super().__init__()
@@ -56,6 +57,7 @@ class Predictor(nn.Module):
         self.pooling = pooling
         self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(encoder.hidden_size, classes))
         self.mask_mode = mask_mode
+
         if mask_mode == "drop" and not encoder.can_drop:
             raise InputError(
                 "Features left out of a recurrence or convolution change their neighbours; set mask_mode=zero."
@@ -66,11 +68,12 @@ class Predictor(nn.Module):
 
         Args:
             inputs: token ids or pixels.
-            visible: floats [batch, features], 1 for what the predictor may see: the rationale and special tokens.
+            visible: floats [batch, features], 1 where the predictor may look: the rationale and special tokens.
             bias: additive attention bias [batch, 1, 1, positions] that hides padding, or None.
         """
         features, where = self.encoder.features(inputs), None
         seen = visible if bias is None else visible * (bias[:, 0, 0] == 0)  # padding may be sampled, but is never seen
+
         if self.mask_mode == "drop" and self.training:
             positions = nn.functional.pad(visible, (self.encoder.prefix, 0), value=1.0)
             bias = drop_bias(positions, bias, self.loss_share)
@@ -82,13 +85,15 @@ class Predictor(nn.Module):
 
         embedded = self.embeds_first and where is not None
         embeddings = features if embedded else self.encoder.embed(features)
+
         if self.mask_mode == "zero":
             embeddings = embeddings * visible[..., None].to(embeddings.dtype)
+
         hidden = self.encoder.layers(self.encoder.assemble(embeddings, where), bias)
         return self.classifier(self.pool(hidden, seen))
 
     def pool(self, hidden: Tensor, seen: Tensor) -> Tensor:
-        """What the classifier reads, [batch, hidden], of [batch, positions, hidden]; `seen` [batch, features]."""
+        """Pool [batch, positions, hidden] to what the classifier reads; `seen` is [batch, features]."""
         if self.pooling == "mean":
             return mean_of_visible(hidden[:, self.encoder.prefix :], seen, self.encoder.hidden_size)
         return self.encoder.pool(hidden, seen)

@@ -93,14 +93,17 @@ def backbone_config(name: str) -> PretrainedConfig:
     family, donor = _donor(name)
     if family is not None:
         return _net_config(family, donor)
+
     if name.startswith("random:"):
         geometry = RANDOM_BACKBONES.get(name.removeprefix("random:"))
         if geometry is None:
             raise InputError(f"{name!r} is not a known geometry; choose from {', '.join(RANDOM_BACKBONES)}.")
         config_class = BertConfig if geometry["model_type"] == "bert" else ViTConfig
         return config_class(**{key: value for key, value in geometry.items() if key != "model_type"})
+
     if Path(name).exists() and not (Path(name) / "config.json").is_file():
         raise InputError(f"{name} holds no config.json; give --backbone a model folder or a hub name.")
+
     try:
         return AutoConfig.from_pretrained(name)
     except (OSError, ValueError, TypeError) as error:
@@ -124,6 +127,7 @@ def _net_config(family: str, name: str) -> PretrainedConfig:
             f"A {family} takes its features from a {' or '.join(net.donors)} backbone, and {name} is of the family "
             f"{donor.model_type!r}; give --backbone {' or '.join(fitting) or f'{family}: and such a backbone'}."
         )
+
     return net.config_for(donor)
 
 
@@ -153,30 +157,38 @@ def load_backbone(
     """
     if _donor(name)[0] is not None:
         return _load_net(name, layers, image_size, vocabulary)
+
     pretrained = backbone_config(name)
     wanted = copy.deepcopy(pretrained)
+
     if layers is not None:
         if not 1 <= layers <= pretrained.num_hidden_layers:
             raise InputError(f"{name} has {pretrained.num_hidden_layers} layers; {layers} cannot be kept of them.")
         wanted.num_hidden_layers = layers
+
     if image_size is not None and hasattr(wanted, "image_size"):
         wanted.image_size = image_size
+
     if max_length is not None and hasattr(wanted, "max_position_embeddings"):
         # RoBERTa counts positions from after its padding id
         first = 1 + int(wanted.pad_token_id or 0) if wanted.model_type == "roberta" else 0
         wanted.max_position_embeddings = max(wanted.max_position_embeddings, max_length + first)
+
     if not _has_weights(name):
         if vocabulary is not None:
             wanted.vocab_size = vocabulary
         return backbone_from_config(wanted)
+
     if vocabulary is not None and vocabulary > getattr(wanted, "vocab_size", 0):
         raise InputError(
             f"The tokenizer of {name} has {vocabulary} entries, its weights {wanted.vocab_size}; "
             "use the tokenizer that it was pretrained with."
         )
+
     backbone = backbone_from_config(wanted)
     source_config = copy.deepcopy(pretrained)
     source_config.num_hidden_layers = wanted.num_hidden_layers
+
     try:
         with _without_load_report():
             source, report = AutoModel.from_pretrained(
@@ -189,11 +201,14 @@ def load_backbone(
             )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise InputError(f"The weights of {name!r} cannot be loaded ({_first_line(error)}); restore them.") from error
+
     if report["missing_keys"]:
         raise InputError(f"The weights of {name!r} lack {sorted(report['missing_keys'])[0]}; give a whole checkpoint.")
+
     weights = source.state_dict()
     fitted = {key: _fit_positions(weights[key], tensor) for key, tensor in backbone.state_dict().items()}
     backbone.load_state_dict(fitted)
+
     return backbone
 
 
@@ -204,15 +219,19 @@ def _load_net(name: str, layers: int | None, image_size: int | None, vocabulary:
         if layers < 1:
             raise InputError(f"{name} needs a layer at least; {layers} are none.")
         config.num_hidden_layers = layers
+
     if image_size is not None and hasattr(config, "image_size"):
         config.image_size = image_size
+
     if not _has_weights(donor):
         if vocabulary is not None:
             config.vocab_size = vocabulary
         return backbone_from_config(config)
+
     source: Any = load_backbone(donor, 1, vocabulary=vocabulary)
     net: Any = backbone_from_config(config)
     net.embedding.load_state_dict(source.get_submodule(_DONATED[source.config.model_type]).state_dict())
+
     return net
 
 
@@ -221,6 +240,7 @@ def backbone_from_config(config: PretrainedConfig) -> nn.Module:
     for net in NETS.values():
         if isinstance(config, net.config_class):
             return net(config)
+
     try:  # the configuration's own dtype would be taken
         return AutoModel.from_config(config, add_pooling_layer=False, attn_implementation="sdpa").float()
     except (TypeError, ValueError) as error:
@@ -232,11 +252,13 @@ def backbone_tokenizer(name: str) -> Tokenizer | None:
     _, name = _donor(name)
     if name.startswith("random:"):
         return None
+
     folder = Path(name)
     if (folder / "tokenizer.json").is_file():
         return Tokenizer.from_file(str(folder / "tokenizer.json"))
     if folder.is_dir() and not any((folder / file).is_file() for file in ("vocab.txt", "vocab.json", "spiece.model")):
         return None
+
     try:
         return AutoTokenizer.from_pretrained(name, use_fast=True).backend_tokenizer
     except (OSError, ValueError, AttributeError) as error:
@@ -257,20 +279,24 @@ def backbone_image_settings(name: str, config: PretrainedConfig, image_size: int
         "mean": [0.5] * 3,
         "std": [0.5] * 3,
     }
+
     file = _processor_file(_donor(name)[1])
     if file is not None:
         saved = json.loads(file.read_text(encoding="utf-8"))
         names = {"resample": "resample", "rescale_factor": "rescale_factor", "mean": "image_mean", "std": "image_std"}
         settings.update({ours: saved[theirs] for ours, theirs in names.items() if theirs in saved})
+
     return ImageSettings.from_dict(settings)
 
 
 def _processor_file(name: str) -> Path | None:
     if name.startswith("random:"):
         return None
+
     if Path(name).is_dir():
         file = Path(name) / "preprocessor_config.json"
         return file if file.is_file() else None
+
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
 
@@ -291,11 +317,13 @@ def _fit_positions(weight: Tensor, wanted: Tensor) -> Tensor:
     """Resize a table of position embeddings to the wanted length; every other tensor passes unchanged."""
     if weight.shape == wanted.shape:
         return weight
+
     if weight.dim() == 3:  # ViT: [1, 1 + rows·columns, hidden], the class token first
         old, new = math.isqrt(weight.shape[1] - 1), math.isqrt(wanted.shape[1] - 1)
         grid = weight[:, 1:].reshape(1, old, old, -1).permute(0, 3, 1, 2)
         grid = nn.functional.interpolate(grid, size=(new, new), mode="bicubic", align_corners=False)
         return torch.cat([weight[:, :1], grid.permute(0, 2, 3, 1).reshape(1, new * new, -1)], dim=1)
+
     line = nn.functional.interpolate(weight.T[None], size=wanted.shape[0], mode="linear", align_corners=False)
     return line[0].T  # text: [positions, hidden]
 
@@ -306,6 +334,7 @@ def _without_load_report() -> Iterator[None]:
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+
     try:
         yield
     finally:

@@ -1,7 +1,7 @@
-"""Convolutional nets: on a text transformer's word embeddings, and on an image transformer's patch grid.
+"""Convolutional networks on the word embeddings of a text transformer, or on the patch grid of an image transformer.
 
-A convolution is written as one product of every position's window, so that the export has a single way of making
-products int8.
+A convolution is written as one matrix product over the window of each position, so that the int8 export handles it like
+any other product.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ AutoConfig.register(ResNetConfig.model_type, ResNetConfig)
 
 
 def convolutions(config: Any, window: int) -> list[nn.Module]:
-    """One product a layer, of `window` places side by side, initialised for rectifiers (arXiv 1502.01852)."""
+    """One linear layer over `window` adjacent positions per step, initialised for rectifiers (arXiv 1502.01852)."""
     layers = [nn.Linear(window * config.hidden_size, config.hidden_size) for _ in range(config.num_hidden_layers)]
     for layer in layers:
         nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
@@ -54,7 +54,7 @@ class CNN(SmallNet):
 
 
 class CNNEncoder(TextEncoder):
-    """Beyond a text's end every convolution sees zeros, as before its beginning."""
+    """Beyond both ends of a text every convolution sees zeros."""
 
     def layers(self, hidden: Tensor, bias: Tensor | None) -> Tensor:
         real = real_positions(hidden, bias)[..., None]  # [batch, positions, 1]
@@ -64,8 +64,8 @@ class CNNEncoder(TextEncoder):
 
 
 class ResNet(SmallNet):
-    """Residual convolutions over 3 x 3 patches, after a learned embedding of each place: what a few selected patches
-    show says little without where they lie."""
+    """Residual convolutions over 3 x 3 patches, after a learned position embedding: a few selected patches say little
+    without their positions."""
 
     config_class = ResNetConfig
     donors = ("vit",)
@@ -78,7 +78,7 @@ class ResNet(SmallNet):
 
 
 class ResNetEncoder(ImageEncoder):
-    """Sees every patch among those around it."""
+    """Reads every patch together with its neighbours."""
 
     def assemble(self, embeddings: Tensor, where: Tensor | None = None) -> Tensor:
         return super().assemble(embeddings + self.backbone.positions.flatten(0, 1))
@@ -91,18 +91,18 @@ class ResNetEncoder(ImageEncoder):
 
 
 def read_line(convolution: nn.Module, hidden: Tensor, real: Tensor) -> Tensor:
-    """[batch, positions, hidden] and what is beside each position, as far as it is real, bool [batch, positions, 1]."""
+    """A residual convolution along [batch, positions, hidden]; `real` bool [batch, positions, 1] hides padding."""
     return hidden + nn.functional.gelu(convolution(neighbours(hidden * real, 1)))
 
 
 def read_grid(convolution: nn.Module, grid: Tensor) -> Tensor:
-    """[batch, rows, columns, hidden] and the eight places around each."""
+    """A residual convolution over the eight neighbours of each patch, [batch, rows, columns, hidden]."""
     return grid + nn.functional.gelu(convolution(neighbours(neighbours(grid, 1), 2)))
 
 
 def neighbours(hidden: Tensor, axis: int) -> Tensor:
-    """[..., hidden] to [..., 3 · hidden]: what stands before each place along an axis, itself, and what comes after;
-    zeros beyond the ends."""
+    """Concatenate each position with its predecessor and successor along an axis, with zeros beyond the ends:
+    [..., hidden] to [..., 3 · hidden]."""
     beyond = [0, 0] * (hidden.dim() - 1 - axis) + [1, 1]  # innermost axis first
     padded = nn.functional.pad(hidden, beyond)
     before, after = ((slice(None),) * axis + (part,) for part in (slice(None, -2), slice(2, None)))

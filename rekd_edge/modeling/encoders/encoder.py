@@ -1,12 +1,12 @@
-"""An encoder taken apart where rationale extraction needs it: features, positions, layers, what a classifier reads.
+"""An encoder in the steps that rationale extraction needs: features, embeddings, positions, layers, pooling.
 
-A generator or predictor works in steps; the mask drops features after the first or zeroes them after the second:
+The mask drops features after the first step, or zeroes their embeddings after the second:
 
     F = encoder.features(inputs)    # [batch, features, ...]      token ids, or the pixels of each patch
     X = encoder.embed(F)            # [batch, features, hidden]
     H = encoder.assemble(X, where)  # [batch, positions, hidden]  plus position embeddings and class token
     H = encoder.layers(H, bias)     # [batch, positions, hidden]  with an additive attention bias
-    h = encoder.pool(H, visible)    # [batch, hidden]             a predictor's alone
+    h = encoder.pool(H, visible)    # [batch, hidden]             predictors only
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ from rekd_edge.errors import InputError
 __all__ = ["Encoder", "cut_patches", "mean_of_visible", "project_patches"]
 
 FLOOR = 1e-2
-"""Added to the variance of a pooled mean: where next to nothing is visible, the mask's gradient stays bounded."""
+"""Added to the variance of a pooled mean, so that the gradient of the mask stays bounded when little is visible."""
 
 
 class Encoder(nn.Module, ABC):
-    """One encoder; `prefix` positions stand before the first feature (the class token of a ViT)."""
+    """An encoder with `prefix` positions before the first feature (the class token of a ViT)."""
 
     backbone: Any
     task: str
     can_drop: bool = True
-    """Whether the layers may run on some features alone; not where leaving one out changes its neighbours."""
+    """Whether the layers can run on a subset of the features; false if leaving one out changes its neighbours."""
     embedding_path: str
-    """Where in the backbone the module lies that `embedding` gives."""
+    """Path within the backbone of the module that `embedding` returns."""
     prefix: int = 0
     reads_predictor: bool = False
     """Whether, as a generator, it reads the predictor's embeddings instead of embeddings of its own."""
     recompute: bool = False
-    """Keep a layer's input alone for backward in training, and compute the rest again."""
+    """Gradient checkpointing: keep only the input of each layer for the backward pass."""
     renamed: tuple[tuple[str, str], ...] = ()
-    """(name in transformers 5, name in checkpoints) where they differ; checkpoints keep the hub's names."""
+    """(name in transformers 5, name in checkpoints) of weights that differ; checkpoints keep the names of the hub."""
 
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
@@ -66,18 +66,18 @@ class Encoder(nn.Module, ABC):
         return self.hidden_size
 
     def features(self, inputs: Tensor) -> Tensor:
-        """Token ids [batch, sequence] as they are, or pixels [batch, 3, H, W] cut into [batch, features, pixels]."""
+        """Token ids [batch, sequence] unchanged, or pixels [batch, 3, H, W] cut into [batch, features, pixels]."""
         return inputs
 
     @abstractmethod
     def embed(self, features: Tensor) -> Tensor:
-        """Features as `features` gives them to embeddings [batch, features, hidden]."""
+        """Embed the output of `features`: [batch, features, hidden]."""
 
     @abstractmethod
     def assemble(self, embeddings: Tensor, where: Tensor | None = None) -> Tensor:
         """Feature embeddings [batch, features, hidden] to the first layer's input [batch, positions, hidden].
 
-        `where` int64 [batch, features] gives the place of each feature in its input, where some were left out.
+        `where` int64 [batch, features] holds the original position of each feature if some were left out.
         """
 
     @abstractmethod
@@ -89,36 +89,36 @@ class Encoder(nn.Module, ABC):
         return self.finish(self.run(self.layer_stack(), hidden, bias))
 
     def run(self, layers: Iterable[nn.Module], hidden: Tensor, bias: Tensor | None) -> Tensor:
-        """Some of the layers, one after the other; arguments as of `layers`."""
+        """Run the given layers in order; arguments as for `layers`."""
         for layer in layers:
             output = self.step(layer, hidden, bias)
             hidden = output[0] if isinstance(output, tuple) else output  # a tuple before transformers 5
         return hidden
 
     def step(self, layer: Callable[..., Any], *inputs: Any) -> Any:
-        """What one layer gives; draws of dropout are the same when it is computed again."""
+        """Run one layer; recomputation repeats the same dropout draws."""
         if self.recompute and self.training and torch.is_grad_enabled():
             return checkpoint(layer, *inputs, use_reentrant=False)
         return layer(*inputs)
 
     def finish(self, hidden: Tensor) -> Tensor:
-        """What stands after the last layer."""
+        """Apply what follows the last layer."""
         return hidden
 
     def pool(self, hidden: Tensor, visible: Tensor) -> Tensor:
-        """What a classifier reads [batch, hidden] of the last layer's [batch, positions, hidden]: the first position.
+        """Pool [batch, positions, hidden] to what a classifier reads, [batch, hidden]: by default the first position.
 
-        `visible` floats [batch, features] are 1 on what a predictor may see; the gradient of the mask may flow through.
+        `visible` floats [batch, features] are 1 where the predictor may look; gradients of the mask may flow through.
         """
         return hidden[:, 0]
 
     @property
     def embedding(self) -> Any:
-        """The module that turns features into embeddings: the table of word pieces, or the projection of patches."""
+        """The module that embeds features: the word embedding table, or the projection of patches."""
         return self._lent[0] if self._lent else self.backbone.get_submodule(self.embedding_path)
 
     def share_embedding(self, owner: Encoder) -> None:
-        """Embed with another encoder's module in place of one's own, whose weights go.
+        """Use the embedding module of another encoder and discard the own one.
 
         Raises:
             InputError: the encoders differ in width.
@@ -128,6 +128,7 @@ class Encoder(nn.Module, ABC):
                 f"A generator of width {self.embedding_size} cannot share the embeddings of a predictor of width "
                 f"{owner.embedding_size}; set share_embeddings=false."
             )
+
         self.backbone.set_submodule(self.embedding_path, nn.Identity())
         self._lent = (owner.embedding,)
 

@@ -50,6 +50,7 @@ class LocalNet(nn.Module):
         width, embedding = config.hidden_size, config.embedding_size
         self.embedding: nn.Module
         self.positions: Tensor | None
+        steps: list[Any]
 
         if hasattr(config, "patch_size"):
             self.embedding = nn.Conv2d(config.num_channels, embedding, config.patch_size, config.patch_size)
@@ -67,6 +68,7 @@ class LocalNet(nn.Module):
         self.steps = nn.ModuleList(steps)
         self.context = nn.Linear(width, width) if config.context else None
         self.final_norm = nn.LayerNorm(width)
+
         for step in steps:
             nn.init.kaiming_normal_(step.weight, nonlinearity="relu")
             nn.init.zeros_(step.bias)
@@ -81,7 +83,8 @@ class LocalNet(nn.Module):
             context: add the mean over the whole input, at the cost of locality.
         """
         task = "image" if hasattr(donor, "patch_size") else "text"
-        return cls.config_class(
+        config_class: Any = cls.config_class  # transformers 5 types the fields of every family, not those of ours
+        return config_class(
             embedding_size=donor.hidden_size,
             hidden_size=width,
             num_hidden_layers=STEPS[task],
@@ -104,9 +107,9 @@ class LocalEncoder(Encoder):
     reads_predictor = True
     embedding_path = "embedding"
 
-    @property
-    def task(self) -> str:  # type: ignore[override]
-        return "image" if hasattr(self.config, "patch_size") else "text"
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__(backbone)
+        self.task = "image" if hasattr(self.config, "patch_size") else "text"
 
     @property
     def embedding_size(self) -> int:

@@ -39,6 +39,7 @@ def encoder_from_backbone(backbone: Any) -> Encoder:
         raise InputError(
             f"Encoders of the family {model_type!r} are not known; choose one of {', '.join(TRANSFORMERS)}."
         )
+
     return family(backbone)
 
 

@@ -1,7 +1,7 @@
-"""Nets of other families on a transformer's features: its word embeddings, or its patches and their projection.
+"""Small networks of other families on a transformer's features: its word embeddings, or its projected patches.
 
-Distillation of rationales asks of teacher and student the same features, not the same architecture. What such a net
-takes of a backbone (its donor) is the width, the embeddings and what turns raw inputs into features.
+Rationale distillation needs teacher and student to share features, not the architecture. Such a network takes from a
+backbone (its donor) the width, the embeddings and the preprocessing of raw inputs into features.
 """
 
 from __future__ import annotations
@@ -21,36 +21,39 @@ _TAKEN = {"text": (*_SHARED, "vocab_size"), "image": (*_SHARED, "image_size", "p
 
 
 class SmallNet(nn.Module):
-    """The embeddings of a donor, normalised, and layers of one's own, all of the donor's width."""
+    """Normalised embeddings of a donor, followed by layers of the same width."""
 
     config_class: ClassVar[type[PretrainedConfig]]
     donors: ClassVar[tuple[str, ...]]
-    """The `model_type` of the backbones whose features it reads."""
+    """`model_type` of the backbones that it can take features from."""
     default_layers: ClassVar[int]
 
     def __init__(self, config: Any, layers: list[nn.Module]) -> None:
         super().__init__()
         self.config = config
         self.embedding: nn.Module
+
         if hasattr(config, "patch_size"):  # PyTorch's own initialisation: the bias keeps a patch's brightness
             self.embedding = nn.Conv2d(config.num_channels, config.hidden_size, config.patch_size, config.patch_size)
         else:
             table = torch.randn(config.vocab_size, config.hidden_size) * config.initializer_range
             self.embedding = nn.Embedding.from_pretrained(table, freeze=False)
+
         self.norm = nn.LayerNorm(config.hidden_size)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.layers = nn.ModuleList(layers)
 
     @classmethod
     def config_for(cls, donor: PretrainedConfig) -> PretrainedConfig:
-        """The configuration of such a net on a donor's features."""
+        """The configuration of such a network on the features of a donor."""
         taken = _TAKEN["image" if hasattr(donor, "patch_size") else "text"]
-        return cls.config_class(num_hidden_layers=cls.default_layers, **{name: getattr(donor, name) for name in taken})
+        config_class: Any = cls.config_class  # transformers 5 types the fields of every family, not those of ours
+        return config_class(num_hidden_layers=cls.default_layers, **{name: getattr(donor, name) for name in taken})
 
 
 class SmallNetEncoder(Encoder):
-    """Classifies from the normalised mean of what is visible. Embeddings are normalised before they are masked, because
-    normalisation undoes a mask's scale and with it the gradient that decides what to select."""
+    """Classifies from the normalised mean of the visible positions. Embeddings are normalised before masking, because a
+    normalisation after it would undo the scale of the mask, and with it the gradient that decides what to select."""
 
     can_drop = False
     embedding_path = "embedding"

@@ -24,8 +24,10 @@ class BertEncoder(Encoder):
         first = getattr(module, "padding_idx", -1) + 1  # RoBERTa counts positions from the one after its padding id
         # one table of what a place adds: a constant of the graph
         places = module.position_embeddings.weight[first:] + module.token_type_embeddings.weight[0]
+
         if where is None:
             where = torch.arange(embeddings.shape[1], device=embeddings.device)
+
         return module.dropout(module.LayerNorm(embeddings + places[where]))
 
     def layer_stack(self) -> nn.ModuleList:
