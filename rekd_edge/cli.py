@@ -198,7 +198,7 @@ def sweep(
     if as_json:
         _print_json(document)
     else:
-        _show_table(document["table"], chosen.source, output)
+        _show_tables(document, output)
     if failed := document["failed"]:
         names = ", ".join(each["run"] for each in failed[:3]) + (", …" if len(failed) > 3 else "")
         raise FailureError(
@@ -558,17 +558,20 @@ def _print_figures(figures: dict[str, Any], indent: str = "  ") -> None:
             print(f"{indent}{name:<{width}}  {f'{value:.4g}' if isinstance(value, float) else value}")
 
 
-def _show_table(lines: list[dict[str, Any]], source: str, output: Path) -> None:
+def _show_tables(document: dict[str, Any], output: Path) -> None:
     from rich.console import Console
 
-    from rekd_edge.sweep.table import as_rich, legend
+    from rekd_edge.sweep.rendering import as_rich, sections
 
     terminal = Console()
-    if terminal.is_terminal:
-        terminal.print(as_rich(lines, terminal.width))
-    else:
-        Console(width=1000).print(as_rich(lines))
-    print(f"\n{legend(source)}\n\n{output / 'table.md'}, {output / 'table.json'}")
+    for section in sections(document):
+        print(f"{section.title}\n")
+        if terminal.is_terminal:
+            terminal.print(as_rich(section, terminal.width))
+        else:
+            Console(width=1000).print(as_rich(section))
+        print(f"\n{section.legend}\n")
+    print(f"{output / 'table.md'}, {output / 'table.json'}")
 
 
 def _say_next(*commands: str) -> None:

@@ -8,17 +8,20 @@ A grid file is a mapping with these keys; all but `title` and `rows` may be left
     recipe: a recipe's name or file
     seeds: how many from 2026 on, or a list
     settings: {key: value}            # of every run, as `--set` takes them
-    methods: {cls: {epochs: 16}, re, rekd}   # of rows that name none, each with settings of its own
+    methods: {cls: {epochs: 16}, re: {}, rekd: {}}   # of rows that name none, each with settings of its own
     rows:
       small:
-        methods: [cls, re, rekd]      # or a mapping to settings, as above
+        methods: [cls, re, rekd]      # or a mapping to settings, as above; other names say which method they are:
+          cls-kd: {method: cls, teacher: large, alpha: 0.5}
         backbone, layers, generator_layers, settings
         seeds: how many of the grid's, or a list
-        teacher: a row, whose `re` run of `teacher_seed` (by default the first seed) teaches this row's students
+        teacher: a row that teaches this row's rekd by its `re` run; a method that may do without (cls, plmr, rtp) has
+            a teacher only where it names one itself, and cls learns from that row's `cls` run
+        teacher_seed: the seed of that run, by default the first of its row; `same` for each student's own
         role: teacher or student      # by default what it is to the others
         vary: {target_ratio: [0.05, 0.15]}   # a line of the table for each value
         tune: {lambda_select: [0.005, 0.01]} # the same, and the lowest mean dev loss picks a value …
-        tuned: the rows whose picks this row takes
+        tuned: the rows whose picks this row takes; a method may name others for itself
         published: {re: {accuracy: 0.889, std: 0.019, ratio: 0.149, dev_loss: 0.34}}   # a list where lines vary
 """
 
@@ -26,106 +29,30 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
-from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
 from rekd_edge.errors import InputError
 from rekd_edge.methods import METHODS, method_of
+from rekd_edge.sweep.fields import axes, known, mapping, text, texts, whole
+from rekd_edge.sweep.rows import SAME_SEED, Grid, Row, Variant
 
-__all__ = ["FIRST_SEED", "UNUSED_BY_CONTROLS", "Grid", "Row", "load_grid", "shipped_grids", "unused_by"]
+__all__ = ["FIRST_SEED", "Grid", "Row", "load_grid", "shipped_grids"]
 
 FIRST_SEED = 2026
-_OF_SELECTION = frozenset(
-    (
-        *("target_ratio", "class_ratios", "mask_mode", "generator_layers", "share_embeddings", "calibrate"),
-        *("lambda_select", "normalise_selection", "selection_loss", "lambda_contiguity"),
-        *("initial_ratio", "ratio_descent", "select_words", "min_selected", "max_selected"),
-        *("temperature_start", "temperature_end", "temperature_refresh"),
-        *("predictor_epochs", "warm_start", "control", "control_epochs"),
-    )
-)
-_OF_TEACHERS = frozenset(
-    (
-        *("alpha", "alpha_end", "distil", "kd_temperature", "lambda_r"),
-        *("teacher_labels", "teacher_mask", "teacher_margins", "allow_weak_teacher", "gumbel_noise"),
-    )
-)
-_OF_A_CONTROL = frozenset(("target_ratio", "class_ratios", "mask_mode", "control_epochs"))
-UNUSED_BY_CONTROLS = (_OF_SELECTION - _OF_A_CONTROL) | _OF_TEACHERS | {"early_stopping"}
-"""Settings that leave a control as it is: runs that differ in these alone share one."""
-
-Values = tuple[tuple[str, Any], ...]
-"""Settings and the values that `vary` or `tune` gave them, in the grid's order."""
-
 _GRIDS = Path(__file__).parent / "grids"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+]*(?:-[A-Za-z0-9_.+]+)*")
 _GRID_KEYS = ("title", "base", "source", "recipe", "seeds", "settings", "methods", "rows")
 _SHORT = ("backbone", "layers", "generator_layers")
-_ROW_KEYS = (
-    *("role", "methods", *_SHORT, "settings", "seeds", "teacher", "teacher_seed"),
-    *("vary", "tune", "tuned", "published"),
-)
+_TAUGHT = ("teacher", "teacher_seed", "tuned")
+"""Keys of a row that a method may have of its own."""
+_OF_A_METHOD = ("method", *_TAUGHT)
+_ROW_KEYS = ("role", "methods", *_SHORT, "settings", "seeds", *_TAUGHT, "vary", "tune", "published")
 _FIGURE_KEYS = ("accuracy", "std", "ratio", "dev_loss")
 _OWN = ("method", "seed", "teacher")
 """Settings that a grid gives by keys of its own."""
-
-
-def unused_by(method: str) -> frozenset[str]:
-    """Settings that a method knows nothing of: its line is not varied by these."""
-    if not METHODS[method].selects:
-        return _OF_SELECTION | _OF_TEACHERS
-    return _OF_TEACHERS if METHODS[method].teacher == "never" else frozenset()
-
-
-@dataclass(frozen=True)
-class Row:
-    """A model of the table: a line for each of its methods, and for each value that it varies or tunes."""
-
-    name: str
-    role: str
-    methods: dict[str, dict[str, Any]]
-    """Method to the settings of its lines, all levels merged."""
-    seeds: tuple[int, ...]
-    teacher: str | None = None
-    teacher_seed: int | None = None
-    vary: dict[str, list[Any]] = field(default_factory=dict)
-    tune: dict[str, list[Any]] = field(default_factory=dict)
-    tuned: tuple[str, ...] = ()
-    published: dict[str, list[dict[str, float]]] = field(default_factory=dict)
-    """Method to the published figure of each of its lines."""
-
-    def lines(self, method: str) -> list[Values]:
-        """The values of each line that a method has."""
-        unused = unused_by(method)
-        axes = {key: values for key, values in {**self.vary, **self.tune}.items() if key not in unused}
-        return [tuple(zip(axes, values, strict=True)) for values in product(*axes.values())]
-
-    @property
-    def teaching_method(self) -> str:
-        """The method whose run teaches others: `re`, or the only one that selects.
-
-        Raises:
-            InputError: there is none.
-        """
-        selecting = [name for name in self.methods if METHODS[name].selects]
-        if "re" not in selecting and len(selecting) != 1:
-            raise InputError(f"Row {self.name!r} is named as a teacher, and has no re run; add re to its methods.")
-        return "re" if "re" in selecting else selecting[0]
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Rows with the seeds and settings that they share."""
-
-    name: str
-    title: str
-    rows: dict[str, Row]
-    source: str = ""
-    recipe: str | None = None
 
 
 def shipped_grids() -> list[str]:
@@ -145,32 +72,36 @@ def load_grid(name: str, overrides: dict[str, str] | None = None, seeds: int | N
         InputError: there is no such grid, or something in it or in the overrides cannot be used.
     """
     fields = _read(name, ())
-    _known(fields, _GRID_KEYS, f"the grid {name}")
-    given = _mapping(fields.get("rows"), "rows")
+    known(fields, _GRID_KEYS, f"the grid {name}")
+    given = mapping(fields.get("rows"), "rows")
     if not given:
         raise InputError(f"The grid {name} has no rows; add some under `rows`.")
     for_all, for_row = _split(overrides or {}, given)
     count = _seeds(fields.get("seeds", 1), seeds)
     shared = _methods(fields.get("methods"), f"the grid {name}")
     settings = _settings(fields.get("settings"), f"the grid {name}")
-    named = [row["teacher"] for row in given.values() if isinstance(row, dict) and "teacher" in row]
+    named = {
+        teacher for key, row in given.items() for teacher in _teachers_in([row, *shared.values()]) if teacher != key
+    }
+
     rows = {}
     for key, row in given.items():
         if not isinstance(key, str) or not _NAME.fullmatch(key) or key in METHODS or key == "data":
             raise InputError(f"{key!r} cannot name a row; take letters, digits, -, _ and ., and no method's name.")
-        fields_of_row = _mapping(row, f"row {key!r}")
+        fields_of_row = mapping(row, f"row {key!r}")
         won = {**for_all, **for_row.get(key, {})}
         if "backbone" in for_all and "backbone" not in for_row.get(key, {}):
             won["backbone"] = _around(fields_of_row.get("backbone"), for_all["backbone"])
         rows[key] = _row(key, fields_of_row, shared, settings, won, count, key in named)
     for row in rows.values():
         _check_picks(row, rows, {**for_all, **for_row.get(row.name, {})})
+
     grid = Grid(
         name=Path(name).stem,
-        title=_text(fields.get("title", Path(name).stem), "title"),
+        title=text(fields.get("title", Path(name).stem), "title"),
         rows=rows,
-        source=_text(fields.get("source", ""), "source"),
-        recipe=_recipe(_text(fields["recipe"], "recipe")) if fields.get("recipe") else None,
+        source=text(fields.get("source", ""), "source"),
+        recipe=_recipe(text(fields["recipe"], "recipe")) if fields.get("recipe") else None,
     )
     _check_names(grid)
     return grid
@@ -189,11 +120,11 @@ def _read(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
         fields = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{name} is not valid YAML: {' '.join(str(error).split())}.") from error
-    fields = _mapping(fields, f"the grid {name}")
+    fields = mapping(fields, f"the grid {name}")
     base = fields.pop("base", None)
     if base is None:
         return fields
-    beside = path.parent / f"{_text(base, 'base')}.yaml"
+    beside = path.parent / f"{text(base, 'base')}.yaml"
     return _merged(_read(str(beside) if beside.is_file() else base, (*seen, name)), fields)
 
 
@@ -201,13 +132,24 @@ def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """A grid or row with what `over` says: settings and rows are merged, all else is replaced, null takes a key out."""
     merged = {key: value for key, value in {**base, **over}.items() if over.get(key, value) is not None}
     if "settings" in base and "settings" in merged:
-        merged["settings"] = {**_mapping(base["settings"], "settings"), **_mapping(merged["settings"], "settings")}
+        merged["settings"] = {**mapping(base["settings"], "settings"), **mapping(merged["settings"], "settings")}
     if "rows" in base and "rows" in merged:
-        rows = dict(_mapping(base["rows"], "rows"))
-        for name, row in _mapping(merged["rows"], "rows").items():
-            rows[name] = _merged(_mapping(rows.get(name), name), _mapping(row, name)) if row is not None else None
+        rows = dict(mapping(base["rows"], "rows"))
+        for name, row in mapping(merged["rows"], "rows").items():
+            rows[name] = _merged(mapping(rows.get(name), name), mapping(row, name)) if row is not None else None
         merged["rows"] = {name: row for name, row in rows.items() if row is not None}
     return merged
+
+
+def _teachers_in(parts: Collection[Any]) -> Iterator[str]:
+    """The rows that are named as teachers by these rows, or by a method of theirs."""
+    for part in parts:
+        if not isinstance(part, dict):
+            continue
+        if isinstance(part.get("teacher"), str):
+            yield part["teacher"]
+        if isinstance(methods := part.get("methods"), dict):
+            yield from _teachers_in(methods.values())
 
 
 def _row(
@@ -220,7 +162,7 @@ def _row(
     teaches: bool,
 ) -> Row:
     where = f"row {name!r}"
-    _known(fields, _ROW_KEYS, where)
+    known(fields, _ROW_KEYS, where)
     own = _methods(fields.get("methods"), where) or {method: {} for method in shared}
     if not own:
         raise InputError(f"{where} has no methods; give some to it or to the grid.")
@@ -229,31 +171,56 @@ def _row(
     role = fields.get("role", "teacher" if teaches else "student")
     if role not in ("teacher", "student"):
         raise InputError(f"role of {where} must be teacher or student, not {role!r}.")
-    tuned = fields.get("tuned", [])
-    tuned = [tuned] if isinstance(tuned, str) else tuned
-    if not isinstance(tuned, list) or not all(isinstance(each, str) for each in tuned):
-        raise InputError(f"tuned of {where} must name rows, not {tuned!r}.")
+
+    of_row = {key: fields[key] for key in _TAUGHT if key in fields}
+    variants = {
+        each: _variant(each, {**settings, **shared.get(each, {}), **local, **more}, won, of_row, f"{each} of {where}")
+        for each, more in own.items()
+    }
     row = Row(
         name=name,
         role=role,
-        methods={each: {**settings, **shared.get(each, {}), **local, **more, **won} for each, more in own.items()},
+        variants=variants,
         seeds=_row_seeds(fields["seeds"], seeds, where) if "seeds" in fields else seeds,
-        teacher=_text(fields["teacher"], f"teacher of {where}") if "teacher" in fields else None,
-        teacher_seed=_whole(fields["teacher_seed"], f"teacher_seed of {where}", 0)
-        if "teacher_seed" in fields
-        else None,
-        vary=_axes(fields.get("vary"), f"vary of {where}"),
-        tune=_axes(fields.get("tune"), f"tune of {where}"),
-        tuned=tuple(tuned),
+        vary=axes(fields.get("vary"), f"vary of {where}"),
+        tune=axes(fields.get("tune"), f"tune of {where}"),
     )
+    _check_axes(row, won, where)
+    return _with_published(row, fields.get("published"), where)
+
+
+def _variant(name: str, given: dict[str, Any], won: dict[str, str], of_row: dict[str, Any], where: str) -> Variant:
+    """A method of a row; the row's teacher is that of a method which must have one."""
+    method = method_of(text(given.get("method", name), f"method of {where}"))
+    if not method.public:
+        raise InputError(f"{where} cannot train {given.get('method', name)}; a sweep trains controls by itself.")
+    taught = {**({} if method.teacher != "must" else of_row), **{key: given[key] for key in _TAUGHT if key in given}}
+    seed: int | Literal["same"] | None = taught.get("teacher_seed")
+    if seed is not None and seed != SAME_SEED:
+        seed = whole(seed, f"teacher_seed of {where}", 0)
+    teacher = taught.get("teacher")
+    if teacher is not None and method.teacher == "never":
+        raise InputError(f"{where} learns from no teacher; leave `teacher` out, or take another method.")
+    return Variant(
+        name=name,
+        method=given.get("method", name),
+        settings={key: value for key, value in given.items() if key not in ("method", *_TAUGHT)} | won,
+        teacher=None if teacher is None else text(teacher, f"teacher of {where}"),
+        teacher_seed=seed,
+        tuned=texts({**of_row, **taught}.get("tuned"), f"tuned of {where}"),
+    )
+
+
+def _check_axes(row: Row, won: dict[str, str], where: str) -> None:
+    """What a row varies or tunes must be its own to set, and known to a method of it."""
     for key in (*row.vary, *row.tune):
         if key in won or key in _OWN:
             raise InputError(f"{where} varies {key} itself; leave it out of --set, or take other settings.")
-        if all(key in unused_by(method) for method in own):
-            raise InputError(f"{where} varies {key}, of which {', '.join(own)} knows nothing; leave it out.")
-    if row.tune and (len(own) != 1 or not METHODS[next(iter(own))].selects):
-        raise InputError(f"{where} tunes, and needs one method that selects; split it into a row for each method.")
-    return _with_published(row, fields.get("published"), where)
+        if all(key in variant.unused for variant in row.variants.values()):
+            names = ", ".join(row.variants)
+            raise InputError(f"{where} varies {key}, of which {names} knows nothing; leave it out.")
+    if row.tune and len(row.variants) != 1:
+        raise InputError(f"{where} tunes, and needs one method; split it into a row for each method.")
 
 
 def _recipe(name: str) -> str:
@@ -262,7 +229,7 @@ def _recipe(name: str) -> str:
 
 
 def _check_picks(row: Row, rows: dict[str, Row], won: dict[str, str]) -> None:
-    for name in row.tuned:
+    for name in dict.fromkeys(name for variant in row.variants.values() for name in variant.tuned):
         for key in rows[name].tune if name in rows else ():
             if key in won:
                 raise InputError(f"Row {row.name!r} takes {key} from {name!r}; leave it out of --set.")
@@ -270,8 +237,8 @@ def _check_picks(row: Row, rows: dict[str, Row], won: dict[str, str]) -> None:
 
 def _with_published(row: Row, given: Any, where: str) -> Row:
     published: dict[str, list[dict[str, float]]] = {}
-    for method, figures in _mapping(given, f"published of {where}").items():
-        if method not in row.methods:
+    for method, figures in mapping(given, f"published of {where}").items():
+        if method not in row.variants:
             continue  # of a base whose methods this row does not take
         figures = figures if isinstance(figures, list) else [figures]
         if len(figures) != len(row.lines(method)):
@@ -280,7 +247,7 @@ def _with_published(row: Row, given: Any, where: str) -> Row:
                 "lines; give one for each."
             )
         for figure in figures:
-            _known(_mapping(figure, f"published of {where}"), _FIGURE_KEYS, f"published of {where}")
+            known(mapping(figure, f"published of {where}"), _FIGURE_KEYS, f"published of {where}")
             if not all(isinstance(value, int | float) for value in figure.values()):
                 raise InputError(f"published of {where} must hold numbers, not {figure}.")
         published[method] = figures
@@ -290,28 +257,37 @@ def _with_published(row: Row, given: Any, where: str) -> Row:
 def _check_names(grid: Grid) -> None:
     """Teachers and tuning rows must be rows, and none may wait for itself."""
     for row in grid.rows.values():
-        for key, names in (("teacher", [row.teacher] if row.teacher else []), ("tuned", row.tuned)):
-            for name in names:
-                if name not in grid.rows:
-                    rows = ", ".join(grid.rows)
-                    raise InputError(f"{key} of row {row.name!r} names {name!r}, which is no row; the rows are {rows}.")
-        if any(not grid.rows[name].tune for name in row.tuned):
-            raise InputError(f"tuned of row {row.name!r} must name rows that have `tune`.")
-        if row.teacher and grid.rows[row.teacher].tune:
-            raise InputError(f"Row {row.teacher!r} tunes and cannot teach; add a row with tuned: {row.teacher}.")
-        taught = [name for name in row.methods if METHODS[name].teacher == "must"]
-        if taught and not row.teacher:
-            raise InputError(f"Row {row.name!r} trains {taught[0]}, which needs a teacher; name one with `teacher`.")
+        for variant in row.variants.values():
+            _check_references(grid, row, variant)
 
-    def visit(name: str, above: tuple[str, ...]) -> None:
-        if name in above:
-            raise InputError(f"Rows wait for each other: {' → '.join((*above, name))}; break the circle.")
-        row = grid.rows[name]
-        for needed in (*row.tuned, *([row.teacher] if row.teacher else [])):
-            visit(needed, (*above, name))
+    def visit(row: Row, variant: Variant, above: tuple[tuple[str, str], ...]) -> None:
+        if (row.name, variant.name) in above:
+            names = " → ".join(name for name, _ in (*above, (row.name, variant.name)))
+            raise InputError(f"Rows wait for each other: {names}; break the circle.")
+        needed = [(grid.rows[name], each) for name in variant.tuned for each in grid.rows[name].variants.values()]
+        if variant.teacher is not None:
+            source = grid.rows[variant.teacher]
+            needed.append((source, source.teaching(variant.method)))
+        for other, each in needed:
+            visit(other, each, (*above, (row.name, variant.name)))
 
-    for name in grid.rows:
-        visit(name, ())
+    for row in grid.rows.values():
+        for variant in row.variants.values():
+            visit(row, variant, ())
+
+
+def _check_references(grid: Grid, row: Row, variant: Variant) -> None:
+    for key, names in (("teacher", [variant.teacher] if variant.teacher else []), ("tuned", variant.tuned)):
+        for name in names:
+            if name not in grid.rows:
+                rows = ", ".join(grid.rows)
+                raise InputError(f"{key} of row {row.name!r} names {name!r}, which is no row; the rows are {rows}.")
+    if any(not grid.rows[name].tune for name in variant.tuned):
+        raise InputError(f"tuned of row {row.name!r} must name rows that have `tune`.")
+    if variant.teacher and grid.rows[variant.teacher].tune:
+        raise InputError(f"Row {variant.teacher!r} tunes and cannot teach; add a row with tuned: {variant.teacher}.")
+    if METHODS[variant.method].teacher == "must" and not variant.teacher:
+        raise InputError(f"Row {row.name!r} trains {variant.name}, which needs a teacher; name one with `teacher`.")
 
 
 def _split(overrides: dict[str, str], rows: Collection[str]) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
@@ -359,61 +335,29 @@ def _row_seeds(given: Any, seeds: tuple[int, ...], where: str) -> tuple[int, ...
     """A row's own list, or the first so many of the grid's."""
     if isinstance(given, list):
         return _seeds(given, None)
-    return seeds[: _whole(given, f"seeds of {where}")]
+    return seeds[: whole(given, f"seeds of {where}")]
 
 
 def _methods(given: Any, where: str) -> dict[str, dict[str, Any]]:
-    """Method to the settings that it has of its own."""
+    """Name to the settings that it has of its own, `method` and its teacher among them."""
     if isinstance(given, str):
         given = [given]
     if isinstance(given, list):
-        given = dict.fromkeys(_text(name, f"a method of {where}") for name in given)
+        given = dict.fromkeys(text(name, f"a method of {where}") for name in given)
     methods = {}
-    for name, settings in _mapping(given, f"methods of {where}").items():
-        if not method_of(str(name)).public:
+    for name, fields in mapping(given, f"methods of {where}").items():
+        own = {key: value for key, value in mapping(fields, f"{name} of {where}").items() if key in _OF_A_METHOD}
+        settings = {key: value for key, value in (fields or {}).items() if key not in own}
+        if name not in METHODS and not _NAME.fullmatch(name):
+            raise InputError(f"{name!r} cannot name a method of {where}; take letters, digits, -, _ and '.'.")
+        if "method" not in own and not method_of(name).public:
             raise InputError(f"{where} cannot train {name}; a sweep trains controls by itself.")
-        methods[str(name)] = _settings(settings, f"{name} of {where}")
+        methods[name] = _settings(settings, f"{name} of {where}") | own
     return methods
 
 
 def _settings(given: Any, where: str) -> dict[str, Any]:
-    settings = _mapping(given, f"settings of {where}")
+    settings = mapping(given, f"settings of {where}")
     if taken := sorted(settings.keys() & set(_OWN)):
         raise InputError(f"settings of {where} cannot hold {taken[0]}; use `methods`, `seeds` and `teacher`.")
     return settings
-
-
-def _axes(given: Any, where: str) -> dict[str, list[Any]]:
-    axes = _mapping(given, where)
-    for key, values in axes.items():
-        if not isinstance(values, list) or not values:
-            raise InputError(f"{where} takes a list of values for {key}, not {values!r}.")
-    return axes
-
-
-def _mapping(value: Any, where: str) -> dict[str, Any]:
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise InputError(f"{where} must be a mapping of keys to values, not {value!r}.")
-    if (key := next((key for key in value if not isinstance(key, str)), None)) is not None:
-        raise InputError(f"The key {key!r} in {where} must be a text; write it in quotes.")
-    return value
-
-
-def _text(value: Any, where: str) -> str:
-    if not isinstance(value, str):
-        raise InputError(f"{where} must be a text, not {value!r}.")
-    return value
-
-
-def _whole(value: Any, where: str, lowest: int = 1) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
-        raise InputError(f"{where} must be a whole number of at least {lowest}, not {value!r}.")
-    return value
-
-
-def _known(fields: dict[str, Any], known: Collection[str], where: str) -> None:
-    for key in fields:
-        if key not in known:
-            raise InputError(f"Unknown key {key!r} in {where}; known are {', '.join(known)}.")

@@ -28,12 +28,12 @@ from transformers import TrainerCallback
 from rekd_edge.data import DataSettings, load_data
 from rekd_edge.errors import FailureError, InputError, RekdEdgeError
 from rekd_edge.evaluate import evaluate
-from rekd_edge.files import read_json, sha256_of, write_json
+from rekd_edge.files import read_json, sha256_of, staged_folder, write_json
 from rekd_edge.methods import method_of
 from rekd_edge.modeling import RationaleConfig
 from rekd_edge.modeling.encoders.backbones import backbone_config
-from rekd_edge.sweep.grid import UNUSED_BY_CONTROLS, unused_by
 from rekd_edge.sweep.plan import Choice, Run
+from rekd_edge.sweep.rows import UNUSED_BY_CONTROLS, unused_by
 from rekd_edge.training.configuration import TrainingConfig
 from rekd_edge.training.run import CHECKPOINTS, CONTROL, RECIPE_FILE, SOURCES_FILE, TARGETS, run_hashes, train
 
@@ -113,7 +113,7 @@ class Resolver:
             picked,
         )
         facts = config.to_dict()
-        unused = UNUSED_BY_CONTROLS if config.method == "control" else unused_by(config.method)
+        unused = UNUSED_BY_CONTROLS if config.method == "control" else unused_by(config.method, teacher is not None)
         for setting in {"teacher", "control", "backbone", *_NOT_OF_A_RESULT, *unused}:
             facts.pop(setting)
         facts["data"].pop("spec")  # its content counts, and not where it lies
@@ -143,20 +143,23 @@ class Resolver:
     def result(self, name: str) -> dict[str, Any] | None:
         """The row of a finished run."""
         resolved = self(name)
-        return None if resolved is None else read_result(resolved.folder)
+        return None if resolved is None else read_result(resolved.folder, self.plan[name].tunes)
 
 
 def rank_of_pick(rows: Sequence[dict[str, Any]]) -> tuple[bool, float]:
     """By what the values of a tuning row are picked, the lowest first: whether its runs' mean ratio is off the target,
-    then their mean dev loss.
+    then their mean dev loss, or minus their mean dev accuracy where `select_by` says so.
     """
     off = abs(mean(row["dev_rationale_ratio"] - row["target_ratio"] for row in rows))
+    if rows[0].get("select_by") == "accuracy":
+        return off > RATIO_TOLERANCE, -mean(row["dev_accuracy"] for row in rows)
     return off > RATIO_TOLERANCE, mean(row["dev_loss"] for row in rows)
 
 
-def read_result(folder: Path) -> dict[str, Any] | None:
-    """The row of a run folder, None where it is unfinished."""
-    return read_json(folder / RESULT) if (folder / RESULT).is_file() else None
+def read_result(folder: Path, tunes: bool = False) -> dict[str, Any] | None:
+    """The row of a run folder; None where it is unfinished, or is to be measured on test (not `tunes`) and was not."""
+    row = read_json(folder / RESULT) if (folder / RESULT).is_file() else None
+    return None if row is not None and row["accuracy"] is None and not tunes else row
 
 
 @lru_cache(maxsize=64)
@@ -208,9 +211,11 @@ def perform(name: str, plan: dict[str, Run], folder: str) -> dict[str, Any]:
     run = resolved.folder
     locks = Path(folder) / LOCKS
     locks.mkdir(parents=True, exist_ok=True)
-    with FileLock(locks / f"{run.name}.lock"):  # a worker of a sweep that was cut off may not have ended yet
-        if (row := read_result(run)) is not None:
+    # a worker of a sweep that was cut off may not have ended yet; runs that are alike wait for the first of them
+    with FileLock(locks / f"{_digest(run)}.lock"):
+        if (row := read_result(run, plan[name].tunes)) is not None:
             return row
+        _copy_twin(run)
         _make_resumable(run, resolved.config)
         try:
             train(resolved.config, run, run.is_dir(), lambda stage: [_Report(run, stage)])
@@ -231,6 +236,21 @@ def perform(name: str, plan: dict[str, Run], folder: str) -> dict[str, Any]:
             (run / PROGRESS).unlink(missing_ok=True)
         write_json(run / RESULT, row)
         return row
+
+
+def _digest(run: Path) -> str:
+    """The part of a run folder's name that says how it is trained."""
+    return run.name.rpartition("-")[2]
+
+
+def _copy_twin(run: Path) -> None:
+    """Take the training of a finished run over that another row has with the same settings, as tuning rows do."""
+    twins = (path for path in sorted(run.parent.glob(f"*-{_digest(run)}")) if (path / "metrics.json").is_file())
+    twin = next(twins, None)
+    if twin is None or run.exists():
+        return
+    with staged_folder(run) as staging:
+        shutil.copytree(twin, staging, dirs_exist_ok=True, ignore=shutil.ignore_patterns(RESULT, ERROR, PROGRESS))
 
 
 def _make_resumable(run: Path, config: TrainingConfig) -> None:
@@ -267,12 +287,12 @@ def _make_resumable(run: Path, config: TrainingConfig) -> None:
 
 
 def measured(run: Run, resolved: Resolved) -> dict[str, Any]:
-    """What a trained run is, and what it reaches on the test split."""
+    """What a trained run is, and what it reaches on dev; unless it is there to be chosen from, on test too."""
     config, folder = resolved.config, resolved.folder
     facts, dev = RationaleConfig.load(folder), read_json(folder / "metrics.json")
     control = folder / CONTROL if config.control == "train" else Path(config.control or "")
     beside = None
-    if facts.selects and config.control is not None:
+    if facts.selects and config.control is not None and not run.tunes:
         row = read_result(control)
         beside = (row or evaluate(control, config.spec, config.data))["accuracy"]
     return {
@@ -282,8 +302,10 @@ def measured(run: Run, resolved: Resolved) -> dict[str, Any]:
         "mask_mode": facts.mask_mode if method_of(run.method).selects else None,
         "target_ratio": facts.target_ratio,
         "seed": run.seed,
-        **evaluate(folder, config.spec, config.data),
+        "select_by": config.select_by,
+        **({"accuracy": None} if run.tunes else evaluate(folder, config.spec, config.data)),
         "random_mask_accuracy": beside,
+        "dev_random_mask_accuracy": dev.get("random_mask_accuracy"),
         "dev_accuracy": dev["accuracy"],
         "dev_loss": dev["loss"],
         "dev_rationale_ratio": dev["rationale_ratio"],
@@ -297,6 +319,7 @@ def labels(run: Run, resolved: Resolved) -> dict[str, Any]:
         "data": place_name(resolved.config.spec),
         "method": run.method,
         "variant": run.row,
+        "line": run.line,
         "role": run.role,
         "backbone": place_name(resolved.config.backbone),
         "settings": {**dict(run.values), **resolved.picked},

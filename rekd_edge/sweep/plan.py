@@ -9,7 +9,7 @@ from typing import Any
 
 from rekd_edge.errors import InputError
 from rekd_edge.methods import METHODS
-from rekd_edge.sweep.grid import UNUSED_BY_CONTROLS, Grid, Row, Values, unused_by
+from rekd_edge.sweep.rows import SAME_SEED, UNUSED_BY_CONTROLS, Grid, Row, Values, Variant
 from rekd_edge.training.configuration import TrainingConfig, load_config
 
 __all__ = ["CONTROL", "Choice", "Run", "closure", "expand"]
@@ -41,6 +41,8 @@ class Run:
     name: str
     row: str
     """Of the grid; a control has that of the first run that needs it."""
+    line: str
+    """The method's name in the row."""
     role: str
     method: str
     seed: int
@@ -54,6 +56,8 @@ class Run:
     control: str | None = None
     """Name of a run; `train` for a control of its own, None for none."""
     choices: tuple[Choice, ...] = ()
+    tunes: bool = False
+    """Whether it is a candidate of a tuning row, which is never measured on test."""
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -114,20 +118,21 @@ class _Expansion:
         for seed in seeds:
             for row in self.grid.rows.values():
                 if seed in row.seeds:
-                    for method in row.methods:
-                        for values in row.lines(method):
-                            self.add(row, method, values, seed)
+                    for variant in row.variants.values():
+                        for values in row.lines(variant.name):
+                            self.add(row, variant, values, seed)
         return self.plan
 
-    def add(self, row: Row, method: str, values: Values, seed: int) -> str:
+    def add(self, row: Row, variant: Variant, values: Values, seed: int) -> str:
         """Plan a run after what it needs; its name."""
-        name = run_name(row.name, method, values, seed)
+        name = run_name(row.name, variant.name, values, seed)
         if name in self.plan:
             return name
-        settings = {**row.methods[method], **dict(values)}
-        settings |= _absolute_places(self.config(method, settings))
-        choices = self.choices(row, method)
-        config = self.config(method, settings)
+        method = variant.method
+        settings = {**variant.settings, **dict(values)}
+        settings |= _absolute_places(self.config(variant, settings))
+        choices = self.choices(variant)
+        config = self.config(variant, settings)
         control = config.control if METHODS[method].selects else None
         if control not in (None, "train"):
             raise InputError(f"Row {row.name!r} names the control {control}; set control to train or null in a sweep.")
@@ -136,17 +141,30 @@ class _Expansion:
         alike = METHODS[method].model == METHODS[CONTROL].model and not config.class_ratios
         if control == "train" and alike and picked <= UNUSED_BY_CONTROLS:
             control = self.add_control(row, method, values, settings, config, seed)
-        teacher = self.teacher(row, values) if METHODS[method].teacher != "never" and row.teacher else None
-        run = Run(name, row.name, row.role, method, seed, settings, self.grid.recipe, values, teacher, control, choices)
-        self.plan[name] = run
+        teacher = None if variant.teacher is None else self.teacher(row, variant, values, seed)
+        self.plan[name] = Run(
+            name,
+            row.name,
+            variant.name,
+            row.role,
+            method,
+            seed,
+            settings,
+            self.grid.recipe,
+            values,
+            teacher,
+            control,
+            choices,
+            bool(row.tune),
+        )
         return name
 
-    def config(self, method: str, settings: dict[str, Any]) -> TrainingConfig:
+    def config(self, variant: Variant, settings: dict[str, Any]) -> TrainingConfig:
         """The settings of a line, checked once for all its seeds."""
-        key = json.dumps([method, settings], default=str)
+        fields = {**settings, "method": variant.method, "teacher": variant.teacher}
+        key = json.dumps(fields, default=str)
         if key not in self.configs:
-            teacher = {"teacher": "teacher"} if METHODS[method].teacher == "must" else {}
-            self.configs[key] = load_config(self.grid.recipe, {**settings, "method": method, **teacher})
+            self.configs[key] = load_config(self.grid.recipe, fields)
         return self.configs[key]
 
     def add_control(
@@ -164,33 +182,33 @@ class _Expansion:
             number = 2
             while name in self.plan:
                 name, number = run_name(row.name, f"{CONTROL}{number}", shaping, seed), number + 1
-            self.plan[name] = Run(name, row.name, row.role, CONTROL, seed, kept, self.grid.recipe)
+            self.plan[name] = Run(name, row.name, CONTROL, row.role, CONTROL, seed, kept, self.grid.recipe)
             self.controls[key] = name
         return self.controls[key]
 
-    def teacher(self, row: Row, values: Values) -> str:
+    def teacher(self, row: Row, variant: Variant, values: Values, seed: int) -> str:
         """The run that teaches: of the teacher's seed, and of the same values where the teacher varies too."""
-        assert row.teacher is not None
-        source = self.grid.rows[row.teacher]
-        method = source.teaching_method
+        assert variant.teacher is not None
+        source = self.grid.rows[variant.teacher]
+        teaching = source.teaching(variant.method)
         given = dict(values)
-        lines = [line for line in source.lines(method) if all(given.get(key) == value for key, value in line)]
+        lines = [line for line in source.lines(teaching.name) if all(given.get(key) == value for key, value in line)]
         if len(lines) != 1:
             raise InputError(f"Row {row.name!r} must vary what its teacher {source.name!r} varies, by the same values.")
-        seed = source.seeds[0] if row.teacher_seed is None else row.teacher_seed
-        return self.add(source, method, lines[0], seed)
+        first = source.seeds[0] if variant.teacher_seed is None else variant.teacher_seed
+        return self.add(source, teaching, lines[0], seed if first == SAME_SEED else first)
 
-    def choices(self, row: Row, method: str) -> tuple[Choice, ...]:
-        """What the rows of `tuned` decide of this method."""
+    def choices(self, variant: Variant) -> tuple[Choice, ...]:
+        """What the rows of `tuned` decide of this variant."""
         found = []
-        for name in row.tuned:
+        for name in variant.tuned:
             source = self.grid.rows[name]
-            if source.tune.keys() <= unused_by(method):
+            if source.tune.keys() <= variant.unused:
                 continue
-            (tuning,) = source.methods
+            (tuning,) = source.variants.values()
             candidates = [
                 (values, tuple(self.add(source, tuning, values, seed) for seed in source.seeds))
-                for values in source.lines(tuning)
+                for values in source.lines(tuning.name)
             ]
             found.append(Choice(name, tuple(candidates)))
         return tuple(found)

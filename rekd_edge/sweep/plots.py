@@ -7,8 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from rekd_edge.methods import METHODS
-from rekd_edge.sweep.grid import Grid, Row
+from rekd_edge.sweep.rows import Grid, Row
 
 __all__ = ["draw"]
 
@@ -54,7 +53,7 @@ def _pictures(grid: Grid, lines: list[Line]) -> Iterator[tuple[str, int, Any]]:
     if plain:
         yield "accuracy", 1, lambda panel: _dots(panel, plain, grid.title)
     for key in dict.fromkeys(key for row in grid.rows.values() for key in row.vary):
-        rows = [row for row in grid.rows.values() if key in row.vary]
+        rows = [row for row in grid.rows.values() if key in row.vary and not row.tune]
         if any(line["row"] == row.name for line in lines for row in rows):
             yield key, 1, lambda panel, key=key, rows=rows: _curves(panel, key, rows, lines, grid.title)
     for key in dict.fromkeys(key for row in grid.rows.values() for key in row.tune):
@@ -64,28 +63,16 @@ def _pictures(grid: Grid, lines: list[Line]) -> Iterator[tuple[str, int, Any]]:
 
 
 def _dots(panel: Any, lines: list[Line], title: str) -> None:
-    """Accuracy by row, one colour a method; published figures hollow beside."""
+    """Accuracy by row, one colour a method."""
     rows = list(dict.fromkeys(line["row"] for line in lines))
-    methods = [method for method in METHODS if any(line["method"] == method for line in lines)]
-    for place, method in enumerate(methods):
-        found = [line for line in lines if line["method"] == method]
-        shift = 0.18 * (place - (len(methods) - 1) / 2)
-        colour = _COLOURS.get(method, f"C{place + 2}")
+    names = list(dict.fromkeys(line["line"] for line in lines))
+    for place, name in enumerate(names):
+        found = [line for line in lines if line["line"] == name]
+        shift = 0.6 * ((place + 0.5) / len(names) - 0.5)
         at = [rows.index(line["row"]) + shift for line in found]
-        _bars(panel, at, found, "accuracy", fmt="o", color=colour, label=method.upper())
-        with_figure = [(x, line["published"]) for x, line in zip(at, found, strict=True) if _has(line, "accuracy")]
-        if with_figure:
-            panel.errorbar(
-                [x + 0.06 for x, _ in with_figure],
-                [figure["accuracy"] for _, figure in with_figure],
-                [figure.get("std", 0.0) for _, figure in with_figure],
-                fmt="D",
-                color=colour,
-                mfc="none",
-                capsize=2,
-                alpha=0.6,
-                label=f"{method.upper()}, published",
-            )
+        colour = _COLOURS.get(name, f"C{place + len(_COLOURS)}")
+        _bars(panel, at, found, "accuracy", fmt="o", color=colour, label=name.upper())
+
     panel.set_title(title, fontsize="small", wrap=True)
     panel.set(ylabel="test accuracy", xlim=(-0.6, len(rows) - 0.4))
     panel.set_xticks(range(len(rows)), rows)
@@ -96,67 +83,57 @@ def _curves(panel: Any, key: str, rows: list[Row], lines: list[Line], title: str
     """Accuracy over what is varied, one curve a row and method."""
     over_ratio = key == "target_ratio"
     for place, row in enumerate(rows):
-        for method in row.methods:
-            found = [line for line in lines if (line["row"], line["method"]) == (row.name, method)]
+        for name in row.variants:
+            found = [line for line in lines if (line["row"], line["line"]) == (row.name, name)]
             varied = [line for line in found if key in line["values"]]
             if not varied:  # of the whole input: the end of every curve
                 if over_ratio and found:
                     panel.axhline(found[0]["accuracy"]["mean"], color=f"C{place}", ls=":", lw=1)
                 continue
-            at = [line["rationale_ratio"]["mean"] if over_ratio else line["values"][key] for line in varied]
-            mark = {"re": "o", "rekd": "s"}.get(method, "^")
-            style = {"fmt": f"{mark}-", "color": f"C{place}", "label": f"{row.name} {method.upper()}"}
+
+            at = [line["rationale_ratio"]["mean"] if over_ratio else _place(key, rows, line) for line in varied]
+            mark = {"re": "o", "rekd": "s"}.get(name, "^")
+            style = {"fmt": f"{mark}-", "color": f"C{place}", "label": f"{row.name} {name.upper()}"}
             _bars(panel, at, varied, "accuracy", **style)
-            published = [line["published"] for line in varied if _has(line, "accuracy")]
-            if published and over_ratio:
-                ratios = [
-                    line["published"].get("ratio", line["values"][key]) for line in varied if _has(line, "accuracy")
-                ]
-                panel.plot(
-                    ratios,
-                    [figure["accuracy"] for figure in published],
-                    f"{mark}--",
-                    color=f"C{place}",
-                    mfc="none",
-                    alpha=0.5,
-                    label=f"{row.name} {method.upper()}, published",
-                )
+
     panel.set_title(title, fontsize="small", wrap=True)
     panel.set(xlabel="actual rationale ratio" if over_ratio else key, ylabel="test accuracy")
+    if not over_ratio:
+        _mark_values(panel, key, rows)
     panel.legend(fontsize="small")
 
 
 def _tuned(left: Any, right: Any, key: str, rows: list[Row], lines: list[Line]) -> None:
     """Dev loss and accuracy over the values that were tried, evenly spaced; a ring marks the pick."""
-    ticks = list(dict.fromkeys(value for row in rows for value in row.tune[key]))
     for place, row in enumerate(rows):
         found = [line for line in lines if line["row"] == row.name]
-        at = [ticks.index(line["values"][key]) for line in found]
-        style = {"fmt": "o-", "color": f"C{place}"}
-        _bars(left, at, found, "dev_loss", label=row.name, **style)
-        _bars(right, at, found, "accuracy", label=row.name, **style)
+        at = [_place(key, rows, line) for line in found]
+        joined = "o-" if len(row.tune) == 1 else "o"
+        for panel, figure in ((left, "dev_loss"), (right, "dev_accuracy")):
+            _bars(panel, at, found, figure, label=row.name, fmt=joined, color=f"C{place}")
         for x, line in zip(at, found, strict=True):
             if line.get("picked"):
                 left.plot(x, line["dev_loss"]["mean"], "o", ms=14, mfc="none", color=f"C{place}")
-        published = [(x, line["published"]) for x, line in zip(at, found, strict=True) if _has(line, "dev_loss")]
-        if published:
-            left.plot(
-                [x for x, _ in published],
-                [figure["dev_loss"] for _, figure in published],
-                "o--",
-                color=f"C{place}",
-                mfc="none",
-                alpha=0.5,
-                label=f"{row.name}, published",
-            )
-    for panel, what in ((left, "dev loss"), (right, "test accuracy")):
+
+    for panel, what in ((left, "dev loss"), (right, "dev accuracy")):
         panel.set(xlabel=key, ylabel=what)
-        panel.set_xticks(range(len(ticks)), [f"{tick:g}" if isinstance(tick, float) else str(tick) for tick in ticks])
+        _mark_values(panel, key, rows)
         panel.legend(fontsize="small")
 
 
-def _has(line: Line, name: str) -> bool:
-    return name in line.get("published", {})
+def _values(key: str, rows: list[Row]) -> list[Any]:
+    """What the rows try of a setting."""
+    return list(dict.fromkeys(value for row in rows for value in {**row.vary, **row.tune}[key]))
+
+
+def _place(key: str, rows: list[Row], line: Line) -> int:
+    """Where a line stands among the values of a setting, which may be no numbers."""
+    return _values(key, rows).index(line["values"][key])
+
+
+def _mark_values(panel: Any, key: str, rows: list[Row]) -> None:
+    ticks = _values(key, rows)
+    panel.set_xticks(range(len(ticks)), [f"{tick:g}" if isinstance(tick, float) else str(tick) for tick in ticks])
 
 
 def _bars(panel: Any, at: Sequence[float], lines: list[Line], name: str, **style: Any) -> None:

@@ -22,7 +22,6 @@ from rekd_edge.files import check_place, read_json, write_json, write_text
 from rekd_edge.methods import METHODS
 from rekd_edge.progress import say
 from rekd_edge.sweep.display import Board
-from rekd_edge.sweep.grid import Grid
 from rekd_edge.sweep.perform import (
     ERROR,
     LOCKS,
@@ -36,7 +35,9 @@ from rekd_edge.sweep.perform import (
 )
 from rekd_edge.sweep.plan import CONTROL, Run, closure, expand
 from rekd_edge.sweep.plots import draw
-from rekd_edge.sweep.table import as_markdown, summarised
+from rekd_edge.sweep.rendering import as_markdown
+from rekd_edge.sweep.rows import Grid
+from rekd_edge.sweep.table import published, summarised
 from rekd_edge.training.configuration import TrainingConfig
 from rekd_edge.versions import processor, versions
 
@@ -162,7 +163,7 @@ class _Sweep:
                 folder = self._folder(name)
                 if outcome.error is None:
                     self.results[name] = outcome.value
-                    note = f"accuracy {outcome.value['accuracy']:.3f}  ratio {outcome.value['rationale_ratio']:.1%}"
+                    note = _figures_of(outcome.value)
                 else:
                     self.errors[name], note = outcome.error, ""
                     if folder is not None and folder.is_dir() and not (folder / ERROR).is_file():  # lost too often
@@ -179,7 +180,7 @@ class _Sweep:
         folder = self._folder(name)
         if folder is None:
             return False
-        if (row := read_result(folder)) is not None:
+        if (row := read_result(folder, self.plan[name].tunes)) is not None:
             self.results[name] = row
         elif (folder / ERROR).is_file() and not retry:
             self.errors[name] = str(read_json(folder / ERROR)["error"])
@@ -213,11 +214,10 @@ class _Sweep:
         """Write the table of what is finished."""
         document = self.document()
         write_json(self.folder / TABLE, document)
-        lines = document["table"]
-        write_text(self.folder / MARKDOWN, as_markdown(self.grid.title, self.grid.source, lines, document["failed"]))
+        write_text(self.folder / MARKDOWN, as_markdown(document))
         if self._can_draw and (pictures or time.monotonic() - self._drawn > _DRAW_SECONDS):
             try:
-                draw(self.grid, lines, self.folder)
+                draw(self.grid, document["table"], self.folder)
             except ModuleNotFoundError:
                 self._can_draw = False
                 say('There are no pictures without matplotlib; install it with pip install "rekd-edge[sweep]".')
@@ -232,7 +232,9 @@ class _Sweep:
             "command": self.command,
             "environment": {**processor(), "threads": 1, **versions(*PACKAGES)},
             "title": self.grid.title,
+            "source": self.grid.source,
             "table": summarised(self.grid, self.plan, self.results),
+            "published": published(self.grid),
             "failed": [
                 {"run": name, "error": self.errors[name].replace(f"{self.folder}{os.sep}", "")}
                 for name in sorted(self.errors)
@@ -250,12 +252,19 @@ class _Sweep:
         """Runs in the order of the table, then by seed."""
         places: dict[Any, int] = {}
         for row in self.grid.rows.values():
-            for method in row.methods:
-                for values in row.lines(method):
-                    places[row.name, method, values] = len(places)
+            for name in row.variants:
+                for values in row.lines(name):
+                    places[row.name, name, values] = len(places)
         return sorted(
-            self.plan.values(), key=lambda run: (places.get((run.row, run.method, run.values), len(places)), run.seed)
+            self.plan.values(), key=lambda run: (places.get((run.row, run.line, run.values), len(places)), run.seed)
         )
+
+
+def _figures_of(row: dict[str, Any]) -> str:
+    """What is told of a run that ended."""
+    if row["accuracy"] is None:
+        return f"dev accuracy {row['dev_accuracy']:.3f}  ratio {row['dev_rationale_ratio']:.1%}"
+    return f"accuracy {row['accuracy']:.3f}  ratio {row['rationale_ratio']:.1%}"
 
 
 def _gpu_share(engine: EngineSettings) -> float | None:

@@ -1,28 +1,38 @@
-"""A sweep's runs as one table: mean and standard deviation over the seeds, gains, and the published figures beside."""
+"""A sweep's runs as lines: figures over the seeds, and differences between methods with their intervals.
+
+results of runs ─► summarised ─► lines, one for each method and value of a row
+grid            ─► published  ─► the paper's figures, which stay apart from ours
+"""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-
-from rekd_edge.sweep.grid import Grid, Row, Values
+from rekd_edge.methods import METHODS
+from rekd_edge.sweep.intervals import of_difference, of_share
 from rekd_edge.sweep.perform import rank_of_pick
 from rekd_edge.sweep.plan import Run
+from rekd_edge.sweep.rows import Grid, Row, Values, Variant
 
-__all__ = ["as_markdown", "as_rich", "legend", "summarised", "won_back"]
+__all__ = ["CONTROL", "published", "summarised"]
 
-_FIGURES = ("accuracy", "rationale_ratio", "random_mask_accuracy", "dev_loss", "dev_rationale_ratio", "rationale_f1")
-_SPARE = ("publ. ratio", "F1", "publ. won back", "control", "publ. gain", "n")
-"""Columns that a narrow terminal does without, the first ones first."""
-_UNBOUNDED = Console(width=1000)
+CONTROL = "control"
+"""What a difference to the random-mask control is called."""
+_FIGURES = (
+    *("accuracy", "dev_accuracy", "rationale_ratio", "rationale_accuracy", "random_mask_accuracy"),
+    *("dev_loss", "dev_rationale_ratio", "rationale_f1"),
+)
+_ON_TEST = ("accuracy", "rationale_ratio", "rationale_accuracy", "random_mask_accuracy", "rationale_f1")
+
+Results = dict[int, dict[str, Any]]
+"""Seed to the row of a finished run."""
+Line = dict[str, Any]
 
 
-def summarised(grid: Grid, plan: dict[str, Run], results: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+def summarised(grid: Grid, plan: dict[str, Run], results: dict[str, dict[str, Any]]) -> list[Line]:
     """One entry for each line of the grid, in its order, whatever the order of the runs.
 
     Args:
@@ -31,226 +41,176 @@ def summarised(grid: Grid, plan: dict[str, Run], results: dict[str, dict[str, An
         results: run name to row, of those that are finished.
 
     Returns:
-        `row`, `method`, `role`, `values`, `n` finished `of` all; each figure that a finished run has as
-        `{"mean", "std"}` (sample standard deviation, None of one run); for `rekd` its `gain` over the `re` runs of the
-        same row, values and seeds and the share of what RE loses to CLS that it has `won_back`; `picked` for the line
-        that a tuning row decides for; `published` with what follows from it.
+        `row`, `line` (the method's name in the row), `method`, `role`, `values`, `n` finished `of` all; each figure
+        that all finished runs have as `{"mean", "std"}` (sample standard deviation, None of one run); `differences` of
+        test accuracy to the control and to other lines of the row, and for `rekd` the share of what RE loses to each
+        CLS that it has `won_back`, as intervals; `tuned`, the settings that other rows chose on dev data; `picked` for
+        the line that a tuning row decides for.
     """
+    table = _Table(grid, plan, results)
     lines = []
     for row in grid.rows.values():
-        entries = []
-        for method in row.methods:
-            for index, values in enumerate(row.lines(method)):
-                found = _of_line(plan, results, row, method, values)
-                entry = {
-                    "row": row.name,
-                    "method": method,
-                    "role": row.role,
-                    "values": dict(values),
-                    "n": len(found),
-                    "of": sum(_is_of(run, row, method, values) for run in plan.values()),
-                    **{name: figure for name in _FIGURES if (figure := _figure(found, name)) is not None},
-                }
-                if method == "cls":
-                    entry.pop("rationale_f1", None)  # of a whole input it says nothing
-                if method == "rekd":
-                    entry |= _gains(plan, results, row, values, found)
-                published = dict(row.published[method][index]) if method in row.published else {}
-                if method == "rekd" and published:
-                    published |= _published_gains(row, values)
-                entries.append(entry | ({"published": published} if published else {}))
+        entries = [
+            table.line(row, variant, values) for variant in row.variants.values() for values in row.lines(variant.name)
+        ]
         if row.tune:
-            _mark_picked(entries, results, plan)
+            table.mark_picked(row, entries)
         lines += entries
     return lines
 
 
-def won_back(cls: float, re: float, rekd: float) -> float | None:
-    """The share of the accuracy that RE loses to CLS which REKD wins back; None where RE loses nothing."""
-    return (rekd - re) / (cls - re) if cls > re else None
+@dataclass(frozen=True)
+class _Table:
+    grid: Grid
+    plan: dict[str, Run]
+    results: dict[str, dict[str, Any]]
+
+    def line(self, row: Row, variant: Variant, values: Values) -> Line:
+        """What is known of a line."""
+        found = self.of_line(row, variant.name, values)
+        entry = {
+            "row": row.name,
+            "line": variant.name,
+            "method": variant.method,
+            "role": row.role,
+            "values": dict(values),
+            "n": len(found),
+            "of": sum(_is_of(run, row, variant.name, values) for run in self.plan.values()),
+            **{name: figure for name in _FIGURES if (figure := _figure(found, name)) is not None},
+        }
+        if row.tune:
+            for name in _ON_TEST:  # a run may have been measured for another grid
+                entry.pop(name, None)
+            return entry
+        if not METHODS[variant.method].selects:
+            entry.pop("rationale_f1", None)  # of a whole input it says nothing
+        more = {
+            "differences": self.differences(row, variant, values, found),
+            "won_back": self.won_back(row, variant, values, found),
+            "tuned": self.tuned(variant, found),
+        }
+        return entry | {name: value for name, value in more.items() if value}
+
+    def of_line(self, row: Row, name: str, values: Values) -> Results:
+        """The finished runs of a line."""
+        return {
+            run.seed: self.results[run.name]
+            for run in sorted(self.plan.values(), key=lambda run: run.seed)
+            if _is_of(run, row, name, values) and run.name in self.results
+        }
+
+    def beside(self, row: Row, name: str, values: Values) -> Results:
+        """The runs of another line of the row, at the same values as far as it knows them."""
+        matching = [line for line in row.lines(name) if set(line) <= set(values)]
+        return self.of_line(row, name, matching[0]) if matching else {}
+
+    def differences(self, row: Row, variant: Variant, values: Values, found: Results) -> dict[str, Any]:
+        """Test accuracy over that of the control and of other lines, at the seeds that both have."""
+        pairs: dict[str, list[float]] = {
+            CONTROL: [
+                result.get("rationale_accuracy", result["accuracy"]) - result["random_mask_accuracy"]
+                for result in found.values()
+                if result.get("random_mask_accuracy") is not None and result["accuracy"] is not None
+            ]
+        }
+        for name in _references(row, variant):
+            other = self.beside(row, name, values)
+            pairs[name] = [found[seed]["accuracy"] - other[seed]["accuracy"] for seed in _measured(found, other)]
+        return {name: of_difference(differences) for name, differences in pairs.items() if differences}
+
+    def won_back(self, row: Row, variant: Variant, values: Values, found: Results) -> dict[str, Any]:
+        """The share of the accuracy that RE loses to each CLS which its distilled sibling wins back."""
+        base = _undistilled(row, variant)
+        if base is None or not METHODS[variant.method].selects:
+            return {}
+        re, shares = self.beside(row, base, values), {}
+        for name in (name for name, other in row.variants.items() if other.method == "cls" and other.teacher is None):
+            cls = self.beside(row, name, values)
+            if seeds := _measured(found, re, cls):
+                won, lost = ([over[seed]["accuracy"] - re[seed]["accuracy"] for seed in seeds] for over in (found, cls))
+                shares[name] = of_share(won, lost)
+        return {name: share for name, share in shares.items() if share is not None}
+
+    def tuned(self, variant: Variant, found: Results) -> dict[str, Any]:
+        """Setting to the values that were `tried` on dev data and the one `taken`."""
+        tried = {key: values for name in variant.tuned for key, values in self.grid.rows[name].tune.items()}
+        taken: dict[str, Any] = next((result["settings"] for result in found.values() if "settings" in result), {})
+        return {key: {"tried": values, "taken": taken[key]} for key, values in tried.items() if key in taken}
+
+    def mark_picked(self, row: Row, entries: list[Line]) -> None:
+        """Mark the line that `Resolver.pick` takes, once all are finished."""
+        if any(entry["n"] < entry["of"] for entry in entries):
+            return
+
+        def rank(entry: Line) -> tuple[bool, float]:
+            values = tuple(entry["values"].items())
+            return rank_of_pick(list(self.of_line(row, entry["line"], values).values()))
+
+        min(entries, key=rank)["picked"] = True
 
 
-def _is_of(run: Run, row: Row, method: str, values: Values) -> bool:
-    """Whether a run is one of a line; a teacher's seed may be none of its row's."""
-    return (run.row, run.method, run.values) == (row.name, method, values) and run.seed in row.seeds
-
-
-def _of_line(
-    plan: dict[str, Run], results: dict[str, dict[str, Any]], row: Row, method: str, values: Values
-) -> dict[int, dict[str, Any]]:
-    """Seed to result."""
-    return {
-        run.seed: results[run.name]
-        for run in sorted(plan.values(), key=lambda run: run.seed)
-        if _is_of(run, row, method, values) and run.name in results
-    }
-
-
-def _figure(found: dict[int, dict[str, Any]], name: str) -> dict[str, float | None] | None:
-    values = [row[name] for row in found.values() if row.get(name) is not None]
-    return _spread(values) if values and len(values) == len(found) else None
-
-
-def _spread(values: Sequence[float]) -> dict[str, float | None]:
-    return {"mean": statistics.mean(values), "std": statistics.stdev(values) if len(values) > 1 else None}
-
-
-def _gains(
-    plan: dict[str, Run],
-    results: dict[str, dict[str, Any]],
-    row: Row,
-    values: Values,
-    found: dict[int, dict[str, Any]],
-) -> dict[str, Any]:
-    """REKD over RE at the same seeds, and what it wins back of what RE loses to CLS at them."""
-
-    def beside(method: str) -> dict[int, dict[str, Any]]:
-        lines = row.lines(method) if method in row.methods else []
-        matching = [line for line in lines if set(line) <= set(values)]
-        return _of_line(plan, results, row, method, matching[0]) if matching else {}
-
-    re, cls = beside("re"), beside("cls")
-    both = sorted(found.keys() & re.keys())
-    if not both:
-        return {}
-    entry: dict[str, Any] = {"gain": _spread([found[seed]["accuracy"] - re[seed]["accuracy"] for seed in both])}
-    if all_three := sorted(cls.keys() & set(both)):
-        means = [statistics.mean(each[seed]["accuracy"] for seed in all_three) for each in (cls, re, found)]
-        if (share := won_back(*means)) is not None:
-            entry["won_back"] = share
-    return entry
+def published(grid: Grid) -> list[dict[str, Any]]:
+    """The paper's figures that the grid names: `row`, `line`, `values`, its own keys, and what REKD wins by them."""
+    figures = []
+    for row in grid.rows.values():
+        for name, given in row.published.items():
+            for values, figure in zip(row.lines(name), given, strict=True):
+                entry = {"row": row.name, "line": name, "values": dict(values), **figure}
+                figures.append(entry | (_published_gains(row, values) if name == "rekd" else {}))
+    return figures
 
 
 def _published_gains(row: Row, values: Values) -> dict[str, float]:
     accuracy = {
-        method: figure.get("accuracy")
-        for method, figures in row.published.items()
-        for line, figure in zip(row.lines(method), figures, strict=True)
+        name: figure.get("accuracy")
+        for name, figures in row.published.items()
+        for line, figure in zip(row.lines(name), figures, strict=True)
         if set(line) <= set(values)
     }
-    cls, re, rekd = (accuracy.get(method) for method in ("cls", "re", "rekd"))
+    cls, re, rekd = (accuracy.get(name) for name in ("cls", "re", "rekd"))
     if re is None or rekd is None:
         return {}
-    share = None if cls is None else won_back(cls, re, rekd)
-    return {"gain": round(rekd - re, 6), **({} if share is None else {"won_back": round(share, 6)})}
+    gain = {"gain": round(rekd - re, 6)}
+    return gain | ({"won_back": round((rekd - re) / (cls - re), 6)} if cls is not None and cls > re else {})
 
 
-def _mark_picked(entries: list[dict[str, Any]], results: dict[str, dict[str, Any]], plan: dict[str, Run]) -> None:
-    """The line that `Resolver.pick` takes, once all are finished."""
-    if any(entry["n"] < entry["of"] for entry in entries):
-        return
-
-    def rank(entry: dict[str, Any]) -> tuple[bool, float]:
-        runs = [run for run in plan.values() if (run.row, run.method) == (entry["row"], entry["method"])]
-        return rank_of_pick([results[run.name] for run in runs if dict(run.values) == entry["values"]])
-
-    min(entries, key=rank)["picked"] = True
-
-
-def _columns(lines: list[dict[str, Any]]) -> dict[str, list[str]]:
-    """Column title to cells; columns that no line fills are left out."""
-    keys = list(dict.fromkeys(key for line in lines for key in line["values"]))
-    tunes = any("picked" in line or "dev_loss" in line.get("published", {}) for line in lines)
-    columns = {
-        "row": [line["row"] for line in lines],
-        "method": [line["method"].upper() for line in lines],
-        **{key: [_plain(line["values"].get(key)) for line in lines] for key in keys},
-        "n": [str(line["n"]) if line["n"] == line["of"] else f"{line['n']}/{line['of']}" for line in lines],
-        "accuracy": [_cell(line.get("accuracy")) for line in lines],
-        "published": [_published(line, "accuracy", "std") for line in lines],
-        "ratio": [_cell(line.get("rationale_ratio"), percent=True) for line in lines],
-        "publ. ratio": [_percent(line.get("published", {}).get("ratio")) for line in lines],
-        "control": [_cell(line.get("random_mask_accuracy"), spread=False) for line in lines],
-        "gain": [_cell(line.get("gain"), sign=True) for line in lines],
-        "publ. gain": [_signed(line.get("published", {}).get("gain")) for line in lines],
-        "won back": [_percent(line.get("won_back"), 0) for line in lines],
-        "publ. won back": [_percent(line.get("published", {}).get("won_back"), 0) for line in lines],
-        "F1": [_cell(line.get("rationale_f1"), spread=False) for line in lines],
-    }
-    if tunes:
-        columns["dev loss"] = [
-            _cell(line.get("dev_loss"), digits=4) + (" ←" if line.get("picked") else "") for line in lines
-        ]
-        columns["publ. dev loss"] = [_published(line, "dev_loss", None, 4) for line in lines]
-    return {title: cells for title, cells in columns.items() if any(cells)}
+def _references(row: Row, variant: Variant) -> Iterator[str]:
+    """The lines that a line is compared with: itself without a teacher, RE, and every classifier of the whole input."""
+    method = METHODS[variant.method]
+    if (base := _undistilled(row, variant)) is not None:
+        yield base
+    if method.selects:
+        if variant.name != "re" and "re" in row.variants and base != "re":
+            yield "re"
+        yield from (name for name, other in row.variants.items() if not METHODS[other.method].selects)
+    elif base != "cls" and variant.name != "cls" and "cls" in row.variants:
+        yield "cls"
 
 
-def _plain(value: Any) -> str:
-    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+def _undistilled(row: Row, variant: Variant) -> str | None:
+    """The line of the same method without a teacher; RE for REKD."""
+    if variant.teacher is None:
+        return None
+    wanted = "re" if METHODS[variant.method].teacher == "must" else variant.method
+    other = row.variants.get(wanted)
+    return wanted if other is not None and other.teacher is None else None
 
 
-def _percent(value: float | None, digits: int = 1) -> str:
-    return "" if value is None else f"{value:.{digits}%}"
+def _is_of(run: Run, row: Row, name: str, values: Values) -> bool:
+    """Whether a run is one of a line; a teacher's seed may be none of its row's."""
+    return (run.row, run.line, run.values) == (row.name, name, values) and run.seed in row.seeds
 
 
-def _signed(value: float | None) -> str:
-    return "" if value is None else f"{value:+.3f}"
+def _measured(*lines: Results) -> list[int]:
+    """The seeds that all lines have a test accuracy of."""
+    having = [{seed for seed, result in found.items() if result.get("accuracy") is not None} for found in lines]
+    return sorted(set.intersection(*having))
 
 
-def _cell(
-    figure: dict[str, float | None] | None,
-    percent: bool = False,
-    sign: bool = False,
-    spread: bool = True,
-    digits: int = 3,
-) -> str:
-    """`mean (std)`."""
-    if figure is None:
-        return ""
-
-    def spelled(value: float, sign: bool = sign) -> str:
-        return _percent(value) if percent else f"{value:{'+' if sign else ''}.{digits}f}"
-
-    mean, std = figure["mean"], figure["std"]
-    assert mean is not None
-    return spelled(mean) if std is None or not spread else f"{spelled(mean)} ({spelled(std, False)})"
+def _figure(found: Results, name: str) -> dict[str, float | None] | None:
+    values = [result[name] for result in found.values() if result.get(name) is not None]
+    return _spread(values) if values and len(values) == len(found) else None
 
 
-def _published(line: dict[str, Any], name: str, std: str | None, digits: int = 3) -> str:
-    given = line.get("published", {})
-    if name not in given:
-        return ""
-    return _cell({"mean": given[name], "std": given.get(std) if std else None}, digits=digits)
-
-
-def as_rich(lines: list[dict[str, Any]], width: int | None = None) -> Table:
-    """For the terminal; columns that `width` characters have no room for are left out, and stand in `table.md`."""
-    columns = _columns(lines)
-    if "ratio" in columns:
-        columns["ratio"] = [cell.partition(" ")[0] for cell in columns["ratio"]]
-    spare = [title for title in _SPARE if title in columns]
-    while (table := _rich(lines, columns)) and width and spare and _UNBOUNDED.measure(table).maximum > width:
-        del columns[spare.pop(0)]
-    return table
-
-
-def _rich(lines: list[dict[str, Any]], columns: dict[str, list[str]]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
-    for title in columns:
-        table.add_column(title, justify="left" if title in ("row", "method") else "right", no_wrap=True)
-    for index, line in enumerate(lines):
-        last = index + 1 == len(lines) or lines[index + 1]["row"] != line["row"]
-        table.add_row(*(cells[index] for cells in columns.values()), end_section=last)
-    return table
-
-
-def as_markdown(title: str, source: str, lines: list[dict[str, Any]], failed: list[dict[str, str]]) -> str:
-    """The table with its title, what its columns are, and what failed."""
-    columns = _columns(lines)
-    left = [":--" if name in ("row", "method") else "--:" for name in columns]
-    rows = [[cells[index] for cells in columns.values()] for index in range(len(lines))]
-    text = [f"# {title}", ""]
-    text += ["| " + " | ".join(cells) + " |" for cells in (list(columns), left, *rows)]
-    text += ["", legend(source)]
-    if failed:
-        text += ["", "Failed:", "", *(f"- `{each['run']}`: {each['error']}" for each in failed)]
-    return "\n".join(text) + "\n"
-
-
-def legend(source: str) -> str:
-    """What the columns are."""
-    return (
-        "Accuracy on the test split, mean (standard deviation) over n seeds. ratio: share of the features selected; "
-        "control: a predictor of the same size on random masks of that ratio; gain: REKD over RE at the same seeds; "
-        "won back: (REKD − RE) / (CLS − RE)." + (f" Published: {source}." if source else "")
-    )
+def _spread(values: Sequence[float]) -> dict[str, float | None]:
+    return {"mean": statistics.fmean(values), "std": statistics.stdev(values) if len(values) > 1 else None}

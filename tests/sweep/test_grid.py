@@ -23,11 +23,12 @@ rows:
 
 def test_levels_of_settings(write_grid: Callable[..., str]) -> None:
     rows = load_grid(write_grid(BASE), {"batch_size": "8", "small.learning_rate": "0.1"}).rows
-    assert rows["big"].methods == {
+    assert {name: variant.settings for name, variant in rows["big"].variants.items()} == {
         "cls": {"epochs": 6, "layers": 2, "batch_size": "8"},
         "re": {"epochs": 3, "layers": 2, "batch_size": "8"},
     }
-    assert rows["small"].methods["re"] == {"epochs": 3, "layers": 1, "batch_size": "8", "learning_rate": "0.1"}
+    expected = {"epochs": 3, "layers": 1, "batch_size": "8", "learning_rate": "0.1"}
+    assert rows["small"].variants["re"].settings == expected
     assert rows["small"].seeds == (7, 9)
 
 
@@ -49,7 +50,7 @@ def test_base_is_merged(write_grid: Callable[..., str]) -> None:
     assert grid.recipe == "planted"
     assert list(grid.rows) == ["big", "other"]
     settings = {"epochs": 1, "control": None, "alpha": 0.5, "batch_size": 16}
-    assert grid.rows["big"].methods["re"] == settings
+    assert grid.rows["big"].variants["re"].settings == settings
     assert grid.rows["big"].published == {"re": [{"accuracy": 0.9}]}
     assert grid.rows["other"].seeds == (7,)
 
@@ -60,6 +61,30 @@ def test_lines_of_a_row(write_grid: Callable[..., str]) -> None:
     ratios = [(("target_ratio", r), ("layers", k)) for r in (0.1, 0.2) for k in (1, 2)]
     assert row.lines("re") == ratios
     assert row.lines("cls") == [(("layers", 1),), (("layers", 2),)]
+
+
+def test_methods_under_other_names(write_grid: Callable[..., str]) -> None:
+    text = """\
+recipe: planted
+methods: {cls: {epochs: 4}, re: {}, rekd: {}, cls-kd: {method: cls, teacher: big, epochs: 4, alpha: 0.5}}
+rows:
+  big: {methods: [cls, re]}
+  search: {methods: [rekd], teacher: big, tune: {learning_rate: [0.1, 0.2]}}
+  small: {teacher: big, teacher_seed: same, vary: {alpha: [0.1, 0.2]}}
+  tuned: {methods: {re: {}, rekd: {teacher: big, tuned: search}, self: {method: rekd, teacher: tuned}}}
+"""
+    rows = load_grid(write_grid(text)).rows
+    variants = rows["small"].variants
+    assert {name: (each.method, each.teacher, each.teacher_seed) for name, each in variants.items()} == {
+        "cls": ("cls", None, None),
+        "re": ("re", None, None),
+        "rekd": ("rekd", "big", "same"),
+        "cls-kd": ("cls", "big", None),
+    }
+    assert variants["cls-kd"].settings == {"epochs": 4, "alpha": 0.5}
+    assert {name: len(rows["small"].lines(name)) for name in variants} == {"cls": 1, "re": 1, "rekd": 2, "cls-kd": 2}
+    assert [variant.tuned for variant in rows["tuned"].variants.values()] == [(), ("search",), ()]
+    assert (rows["big"].role, rows["tuned"].role) == ("teacher", "student")  # teaching itself makes no teacher of a row
 
 
 @pytest.mark.parametrize(
@@ -87,9 +112,21 @@ def test_lines_of_a_row(write_grid: Callable[..., str]) -> None:
             ["1 figures", "2 lines"],
         ),
         ("rows: {a: {methods: [re], vary: {alpha: [0, 1]}}}", ["alpha, of which re knows nothing"]),
-        ("rows: {a: {methods: [rekd], teacher: [b]}, b: {methods: [re]}}", ["teacher of row 'a' must be a text"]),
+        (
+            "rows: {a: {methods: [rekd], teacher: [b]}, b: {methods: [re]}}",
+            ["teacher of rekd of row 'a' must be a text"],
+        ),
         ("rows: {a: {methods: [[re]]}}", ["a method of row 'a' must be a text"]),
-        ("rows: {a: {methods: [re], tuned: [{b: 1}]}}", ["tuned of row 'a' must name rows"]),
+        ("rows: {a: {methods: [re], tuned: [{b: 1}]}}", ["tuned of re of row 'a' must name rows"]),
+        ("rows: {a: {methods: {re: {teacher: b}}}, b: {methods: [re]}}", ["re of row 'a' learns from no teacher"]),
+        ("rows: {a: {methods: {cls-kd: {method: cls, teacher: b}}}, b: {methods: [re]}}", ["no cls run"]),
+        ("rows: {a: {methods: {kd: {}}}}", ["no method 'kd'"]),
+        ("rows: {a: {methods: {kd: {method: control}}}}", ["controls by itself"]),
+        ("rows: {a: {methods: {../kd: {method: re}}}}", ["cannot name a method"]),
+        (
+            "rows: {a: {methods: {re: {}, own: {method: rekd, teacher: a, teacher_seed: last}}}}",
+            ["teacher_seed", "'last'"],
+        ),
         ("rows: {a: {methods: [re], settings: {1: 2}}}", ["The key 1 in settings of row 'a'"]),
         ("seeds: [true]\nrows: {a: {methods: [re]}}", ["seeds must be"]),
         ("seeds: many\nrows: {a: {methods: [re]}}", ["seeds must be"]),
@@ -147,7 +184,7 @@ def test_published_figures_of_the_paper() -> None:
 def test_smaller_tables_stand_beside_the_same_figures(size: str, number: int) -> None:
     paper, smaller = load_grid(f"paper-table{number}").rows, load_grid(f"{size}-table{number}").rows
     for name, row in paper.items():
-        assert smaller[name].published == {method: row.published[method] for method in smaller[name].methods}
+        assert smaller[name].published == {line: row.published[line] for line in smaller[name].variants}
 
 
 @pytest.mark.parametrize(
@@ -164,4 +201,5 @@ def test_a_backbone_for_all_rows_leaves_small_nets_what_they_are(
 ) -> None:
     text = "recipe: planted\nmethods: [re]\nrows: {net: {backbone: 'cnn:some'}, whole: {backbone: 'random:bert-micro'}}"
     rows = load_grid(write_grid(text), given).rows
-    assert (rows["net"].methods["re"]["backbone"], rows["whole"].methods["re"]["backbone"]) == (net, whole)
+    found = tuple(rows[name].variants["re"].settings["backbone"] for name in ("net", "whole"))
+    assert found == (net, whole)

@@ -135,6 +135,37 @@ rows:
     assert len([name for name in names if "control" in name]) == 1
 
 
+def test_teachers_and_picks_of_a_method_alone(write_grid: Callable[..., str]) -> None:
+    text = """\
+recipe: planted
+seeds: 2
+rows:
+  large: {methods: [cls, re], layers: 2}
+  search: {methods: [rekd], layers: 1, teacher: large, seeds: 1, tune: {alpha: [0.1, 0.2]}}
+  small:
+    layers: 1
+    teacher: large
+    methods:
+      cls: {}
+      cls-kd: {method: cls, teacher: large, teacher_seed: same, alpha: 0.5}
+      re: {}
+      rekd: {tuned: search}
+      self: {method: rekd, teacher: small, teacher_seed: same}
+"""
+    plan = plan_of(write_grid, text)
+    assert plan["small-cls-2027"].teacher is None
+    assert plan["small-cls-kd-2027"].teacher == "large-cls-2027"
+    assert plan["small-cls-kd-2027"].config("T", None, {}).alpha == 0.5
+    assert plan["small-rekd-2027"].teacher == "large-re-2026"
+    assert plan["small-self-2027"].teacher == "small-re-2027"
+    assert (plan["small-self-2027"].method, plan["small-self-2027"].line) == ("rekd", "self")
+    assert {run.name for run in plan.values() if run.choices} == {"small-rekd-2026", "small-rekd-2027"}
+    assert {run.name for run in plan.values() if run.tunes} == {
+        "search-rekd-alpha-0.1-2026",
+        "search-rekd-alpha-0.2-2026",
+    }
+
+
 def test_workers_need_not_stand_where_the_sweep_was_started(
     write_grid: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,7 +208,7 @@ def test_bad_settings_are_refused(write_grid: Callable[..., str], settings: str,
 
 def test_a_teacher_must_select(write_grid: Callable[..., str]) -> None:
     with pytest.raises(InputError, match="no re run"):
-        plan_of(write_grid, "recipe: planted\nrows: {a: {methods: [rekd], teacher: b}, b: {methods: [cls]}}")
+        load_grid(write_grid("recipe: planted\nrows: {a: {methods: [rekd], teacher: b}, b: {methods: [cls]}}"))
 
 
 @pytest.mark.parametrize("name", shipped_grids())

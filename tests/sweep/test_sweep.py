@@ -197,7 +197,11 @@ rows:
     assert [row["settings"] for row in final] == [{"learning_rate": best}] * 2
     assert [line["values"] for line in document["table"] if line.get("picked")] == [{"learning_rate": best}]
     picked = [row for row in search if row["settings"]["learning_rate"] == best]
-    assert [row["accuracy"] for row in final] == [row["accuracy"] for row in picked]
+    assert [row["dev_accuracy"] for row in final] == [row["dev_accuracy"] for row in picked]
+    assert [row["accuracy"] for row in search] == [None] * 4  # test is not read for what is chosen from
+    assert all(0 <= row["accuracy"] <= 1 for row in final)
+    (line,) = [line for line in document["table"] if line["row"] == "final"]
+    assert line["tuned"] == {"learning_rate": {"tried": [1e-6, 1e-2], "taken": best}}
     assert (tmp_path / "sweep" / "tune-learning_rate.png").is_file() or find_spec("matplotlib") is None
 
 

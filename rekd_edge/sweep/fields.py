@@ -1,0 +1,59 @@
+"""Values of a YAML mapping, each checked where it is read; `where` is what an error's sentence calls the place."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from rekd_edge.errors import InputError
+
+__all__ = ["axes", "known", "mapping", "text", "texts", "whole"]
+
+
+def axes(given: Any, where: str) -> dict[str, list[Any]]:
+    """Settings to the values that they take in turn."""
+    found = mapping(given, where)
+    for key, values in found.items():
+        if not isinstance(values, list) or not values:
+            raise InputError(f"{where} takes a list of values for {key}, not {values!r}.")
+    return found
+
+
+def mapping(value: Any, where: str) -> dict[str, Any]:
+    """A mapping with text keys, empty where None."""
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise InputError(f"{where} must be a mapping of keys to values, not {value!r}.")
+    if (key := next((key for key in value if not isinstance(key, str)), None)) is not None:
+        raise InputError(f"The key {key!r} in {where} must be a text; write it in quotes.")
+    return value
+
+
+def text(value: Any, where: str) -> str:
+    """A text."""
+    if not isinstance(value, str):
+        raise InputError(f"{where} must be a text, not {value!r}.")
+    return value
+
+
+def texts(value: Any, where: str) -> tuple[str, ...]:
+    """A text or a list of them, none where None."""
+    given = [] if value is None else [value] if isinstance(value, str) else value
+    if not isinstance(given, list) or not all(isinstance(each, str) for each in given):
+        raise InputError(f"{where} must name rows, not {value!r}.")
+    return tuple(given)
+
+
+def whole(value: Any, where: str, lowest: int = 1) -> int:
+    """A whole number."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
+        raise InputError(f"{where} must be a whole number of at least {lowest}, not {value!r}.")
+    return value
+
+
+def known(fields: dict[str, Any], keys: Collection[str], where: str) -> None:
+    """Refuse keys that nothing reads."""
+    for key in fields:
+        if key not in keys:
+            raise InputError(f"Unknown key {key!r} in {where}; known are {', '.join(keys)}.")

@@ -1,0 +1,116 @@
+"""The rows of a grid: which methods each has, under which names, and which lines they make in the table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any, Literal
+
+from rekd_edge.errors import InputError
+from rekd_edge.methods import METHODS
+
+__all__ = ["SAME_SEED", "UNUSED_BY_CONTROLS", "Grid", "Row", "Values", "Variant", "unused_by"]
+
+_OF_SELECTION = frozenset(
+    (
+        *("target_ratio", "class_ratios", "mask_mode", "generator_layers", "share_embeddings", "calibrate"),
+        *("lambda_select", "normalise_selection", "selection_loss", "lambda_contiguity"),
+        *("initial_ratio", "ratio_descent", "select_words", "min_selected", "max_selected"),
+        *("temperature_start", "temperature_end", "temperature_refresh"),
+        *("predictor_epochs", "warm_start", "control", "control_epochs"),
+    )
+)
+_OF_TEACHERS = frozenset(
+    (
+        *("alpha", "alpha_end", "distil", "kd_temperature", "lambda_r"),
+        *("teacher_labels", "teacher_mask", "teacher_margins", "allow_weak_teacher", "gumbel_noise"),
+    )
+)
+_OF_LABELS = frozenset(("temperature_start", "temperature_end", "temperature_refresh"))
+"""Settings of selection that distilling labels needs too."""
+_OF_RATIONALES = _OF_TEACHERS - {"alpha", "alpha_end", "distil", "kd_temperature", "teacher_labels"}
+"""Settings of teachers that a student which selects nothing has no use for."""
+_OF_A_CONTROL = frozenset(("target_ratio", "class_ratios", "mask_mode", "control_epochs"))
+UNUSED_BY_CONTROLS = (_OF_SELECTION - _OF_A_CONTROL) | _OF_TEACHERS | {"early_stopping"}
+"""Settings that leave a control as it is: runs that differ in these alone share one."""
+
+Values = tuple[tuple[str, Any], ...]
+"""Settings and the values that `vary` or `tune` gave them, in the grid's order."""
+
+SAME_SEED: Literal["same"] = "same"
+
+
+def unused_by(method: str, taught: bool) -> frozenset[str]:
+    """Settings that a method knows nothing of, with or without a teacher: its line is not varied by these."""
+    if METHODS[method].selects:
+        return frozenset() if taught else _OF_TEACHERS
+    return (_OF_SELECTION - _OF_LABELS) | _OF_RATIONALES if taught else _OF_SELECTION | _OF_TEACHERS
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A method of a row with its settings and its teacher, under the name that the table has for it."""
+
+    name: str
+    method: str
+    settings: dict[str, Any]
+    """All levels merged."""
+    teacher: str | None = None
+    """The row that teaches it."""
+    teacher_seed: int | Literal["same"] | None = None
+    tuned: tuple[str, ...] = ()
+    """The rows whose picks it takes."""
+
+    @property
+    def unused(self) -> frozenset[str]:
+        """Settings that leave its runs as they are."""
+        return unused_by(self.method, self.teacher is not None)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A model of the table: a line for each of its methods, and for each value that it varies or tunes."""
+
+    name: str
+    role: str
+    variants: dict[str, Variant]
+    """By their names."""
+    seeds: tuple[int, ...]
+    vary: dict[str, list[Any]] = field(default_factory=dict)
+    tune: dict[str, list[Any]] = field(default_factory=dict)
+    published: dict[str, list[dict[str, float]]] = field(default_factory=dict)
+    """Variant to the published figure of each of its lines."""
+
+    def lines(self, name: str) -> list[Values]:
+        """The values of each line that a variant has."""
+        unused = self.variants[name].unused
+        axes = {key: values for key, values in {**self.vary, **self.tune}.items() if key not in unused}
+        return [tuple(zip(axes, values, strict=True)) for values in product(*axes.values())]
+
+    def teaching(self, student: str) -> Variant:
+        """The variant whose run teaches students of a method: `re`, or the only one that selects; for `cls` students
+        `cls`, or the only one that does not.
+
+        Raises:
+            InputError: there is none.
+        """
+        selects = METHODS[student].selects
+        able = {name: each for name, each in self.variants.items() if METHODS[each.method].selects == selects}
+        wanted = "re" if selects else "cls"
+        if wanted not in able and len(able) != 1:
+            raise InputError(
+                f"Row {self.name!r} is named as a teacher of {student}, and has no {wanted} run; add {wanted} to its "
+                "methods."
+            )
+        return able.get(wanted) or next(iter(able.values()))
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Rows with the seeds and settings that they share."""
+
+    name: str
+    title: str
+    rows: dict[str, Row]
+    source: str = ""
+    recipe: str | None = None
