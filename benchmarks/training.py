@@ -45,11 +45,12 @@ from rekd_edge.evaluate import evaluate
 from rekd_edge.modeling import RationaleModel
 from rekd_edge.modeling.masking import padding_bias
 from rekd_edge.progress import say
+from rekd_edge.runs.layout import TARGETS
 from rekd_edge.sweep.grid import load_grid
 from rekd_edge.training import losses
 from rekd_edge.training.configuration import TrainingConfig, load_config
 from rekd_edge.training.preparation import Preprocessing, build_model, model_config, prepare_preprocessing
-from rekd_edge.training.run import TARGETS, train
+from rekd_edge.training.run import train
 from rekd_edge.training.trainer import RationaleTrainer
 
 EPOCHS = 35

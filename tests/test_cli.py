@@ -428,17 +428,17 @@ def test_an_interrupted_training_can_be_resumed(
 ) -> None:
     import rekd_edge.training.run
 
-    finish = rekd_edge.training.run._finish
+    write = rekd_edge.training.run._write
 
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
     arguments = train_arguments(tmp_path / "run", "--data", "builtin:planted", settings=[*QUICK, "control=null"])
-    monkeypatch.setattr(rekd_edge.training.run, "_finish", interrupt)
+    monkeypatch.setattr(rekd_edge.training.run, "_write", interrupt)
     assert_fails(run(*arguments), 130, "Interrupted; the same command with --resume goes on.")
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["checkpoints"]
     assert_fails(run("export", tmp_path / "run", "--output", tmp_path / "bundle"), 2, "not a finished run")
-    monkeypatch.setattr(rekd_edge.training.run, "_finish", finish)
+    monkeypatch.setattr(rekd_edge.training.run, "_write", write)
     assert run(*arguments, "--resume").status == 0
     assert not (tmp_path / "run" / "checkpoints").exists()
 

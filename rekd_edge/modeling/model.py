@@ -32,6 +32,7 @@ from rekd_edge.modeling.selection import (
     word_units,
 )
 from rekd_edge.modeling.towers import Generator, Predictor
+from rekd_edge.runs.layout import CONFIG_FILE, MODEL_FILE
 
 __all__ = ["Depth", "RationaleModel", "RationaleOutput", "Sampling", "Selection"]
 
@@ -48,9 +49,6 @@ class Depth(NamedTuple):
     generator: int | None
     generator_family: str | None = None
     """The generator's family where it differs from the predictor's; its default depth is then that of its family."""
-
-
-MODEL_FILE = "model.safetensors"
 
 
 class Sampling(NamedTuple):
@@ -316,7 +314,7 @@ class RationaleModel(nn.Module):
     def save_pretrained(self, folder: Path) -> None:
         """Write `config.json` and `model.safetensors` into an existing folder."""
         folder = Path(folder)
-        self.config.save(folder / "config.json")
+        self.config.save(folder / CONFIG_FILE)
         save_file(self.checkpoint(), str(folder / MODEL_FILE), metadata={"format": "pt"})
 
     @classmethod

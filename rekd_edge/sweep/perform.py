@@ -26,16 +26,18 @@ from filelock import FileLock
 from transformers import TrainerCallback
 
 from rekd_edge.data import DataSettings, load_data
-from rekd_edge.errors import FailureError, InputError, RekdEdgeError
+from rekd_edge.errors import FailureError, RekdEdgeError
 from rekd_edge.evaluate import evaluate
 from rekd_edge.files import read_json, sha256_of, staged_folder, write_json
 from rekd_edge.methods import method_of
 from rekd_edge.modeling import RationaleConfig
 from rekd_edge.modeling.encoders.backbones import backbone_config
+from rekd_edge.runs import RunFolder, restate, source_digests
+from rekd_edge.runs.layout import TARGETS
 from rekd_edge.sweep.plan import Choice, Run
 from rekd_edge.sweep.rows import UNUSED_BY_CONTROLS, unused_by
 from rekd_edge.training.configuration import TrainingConfig
-from rekd_edge.training.run import CHECKPOINTS, CONTROL, RECIPE_FILE, SOURCES_FILE, TARGETS, run_hashes, train
+from rekd_edge.training.run import train
 
 __all__ = [
     "ERROR",
@@ -219,7 +221,8 @@ def perform(name: str, plan: dict[str, Run], folder: str) -> dict[str, Any]:
         _make_resumable(run, resolved.config)
         try:
             train(resolved.config, run, run.is_dir(), lambda stage: [_Report(run, stage)])
-            shutil.rmtree(run / CHECKPOINTS, ignore_errors=True)  # where it was cut off between its end and theirs
+            # left where an earlier attempt was cut off between the run's end and theirs
+            shutil.rmtree(RunFolder(run).checkpoints, ignore_errors=True)
             _report(run, "test", {})
             row = measured(plan[name], resolved)
         except Exception as error:
@@ -245,7 +248,7 @@ def _digest(run: Path) -> str:
 
 def _copy_twin(run: Path) -> None:
     """Take the training of a finished run over that another row has with the same settings, as tuning rows do."""
-    twins = (path for path in sorted(run.parent.glob(f"*-{_digest(run)}")) if (path / "metrics.json").is_file())
+    twins = (path for path in sorted(run.parent.glob(f"*-{_digest(run)}")) if RunFolder(path).is_finished)
     twin = next(twins, None)
     if twin is None or run.exists():
         return
@@ -260,37 +263,24 @@ def _make_resumable(run: Path, config: TrainingConfig) -> None:
     """
     for name in (ERROR, PROGRESS):
         (run / name).unlink(missing_ok=True)
-    sources = run / CHECKPOINTS / SOURCES_FILE
-    if sources.is_file():
+    folder = RunFolder(run)
+    if folder.sources_file.is_file():
         control = None if config.control in (None, "train") else Path(config.control)
-        now = run_hashes([Path(config.teacher)] if config.teacher else [], control)
-        if not now.items() <= read_json(sources).items():  # they were trained once more, to other weights
+        now = source_digests([Path(config.teacher)] if config.teacher else [], control)
+        if not now.items() <= read_json(folder.sources_file).items():  # they were trained once more, to other weights
             shutil.rmtree(run)
+
     asked = json.loads(json.dumps(config.to_dict()))
-    indifferent = {"backbone": asked["backbone"], **{key: asked[key] for key in _NOT_OF_A_RESULT}}
-    for part, now in ((run / CONTROL, indifferent), (run, asked)):
-        for staged in part.glob(".finish.*"):
-            shutil.rmtree(staged)
-        if not part.is_dir():
-            continue
-        finished = (part / "metrics.json").is_file()
-        file = part / ("training.json" if finished else f"{CHECKPOINTS}/{RECIPE_FILE}")
-        try:
-            document = read_json(file)
-        except InputError:  # cut off before anything was trained
-            shutil.rmtree(part)
-            continue
-        then = document["asked"] if finished else document
-        recipe = {**then, **now, "data": {**then["data"], "spec": asked["data"]["spec"]}}
-        if recipe != then:
-            write_json(file, {**document, "asked": recipe} if finished else recipe)
+    indifferent = {key: asked[key] for key in _NOT_OF_A_RESULT}
+    restate(folder.control, {**indifferent, "backbone": asked["backbone"]}, asked["data"]["spec"])
+    restate(folder, asked, asked["data"]["spec"])
 
 
 def measured(run: Run, resolved: Resolved) -> dict[str, Any]:
     """What a trained run is, and what it reaches on dev; unless it is there to be chosen from, on test too."""
     config, folder = resolved.config, resolved.folder
-    facts, dev = RationaleConfig.load(folder), read_json(folder / "metrics.json")
-    control = folder / CONTROL if config.control == "train" else Path(config.control or "")
+    facts, dev = RationaleConfig.load(folder), RunFolder(folder).read_metrics()
+    control = RunFolder(folder).control.path if config.control == "train" else Path(config.control or "")
     beside = None
     if facts.selects and config.control is not None and not run.tunes:
         row = read_result(control)

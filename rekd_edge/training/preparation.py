@@ -34,6 +34,7 @@ from rekd_edge.modeling.encoders.backbones import (
     load_backbone,
 )
 from rekd_edge.modeling.towers import Generator
+from rekd_edge.runs.layout import PROCESSOR_FILE, TOKENIZER_FILE, RunFolder
 from rekd_edge.runtime.image import ImageSettings
 from rekd_edge.runtime.text import limit_tokenizer, load_tokenizer, special_token_ids
 from rekd_edge.training.configuration import TrainingConfig
@@ -48,8 +49,6 @@ __all__ = [
     "preprocessing_of_run",
 ]
 
-TOKENIZER_FILE = "tokenizer.json"
-PROCESSOR_FILE = "preprocessor_config.json"
 TRAINED_VOCABULARY = 8000
 TEXT_HEAD_HIDDEN = 256
 """Hidden width of the selection head on text, as in the published code; images have a linear head."""
@@ -119,7 +118,7 @@ def prepare_preprocessing(config: TrainingConfig, data: DataSource, teachers: li
         return Preprocessing(image=backbone_image_settings(config.backbone, backbone, config.data.image_size))
     tokenizer = backbone_tokenizer(config.backbone)
     if tokenizer is None and teachers and teachers[0].config.task == "text":
-        tokenizer = load_tokenizer(teachers[0].folder / TOKENIZER_FILE, config.data.max_length)
+        tokenizer = load_tokenizer(RunFolder(teachers[0].folder).tokenizer_file, config.data.max_length)
     if tokenizer is None:
         tokenizer = train_tokenizer([str(text) for text in data.split("train").inputs], TRAINED_VOCABULARY)
     return Preprocessing(limit_tokenizer(tokenizer, config.data.max_length), config.data.max_length)
@@ -133,9 +132,10 @@ def preprocessing_of_run(folder: Path, config: RationaleConfig) -> Preprocessing
     """
     if config.image is not None:
         return Preprocessing(image=ImageSettings.from_dict(config.image))
-    if not (folder / TOKENIZER_FILE).is_file() or config.max_length is None:
+    file = RunFolder(folder).tokenizer_file
+    if not file.is_file() or config.max_length is None:
         raise InputError(f"{folder} holds no {TOKENIZER_FILE}; restore it or train the run again.")
-    tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
+    tokenizer = Tokenizer.from_file(str(file))
     return Preprocessing(limit_tokenizer(tokenizer, config.max_length), config.max_length)
 
 

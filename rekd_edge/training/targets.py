@@ -29,9 +29,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rekd_edge.data.features import PER_TOKEN_TARGETS, ImageFeatures, Targets, TextFeatures
-from rekd_edge.files import read_json, sha256_of, write_json
-from rekd_edge.modeling.model import MODEL_FILE
+from rekd_edge.files import read_json, write_json
 from rekd_edge.progress import steps
+from rekd_edge.runs import source_digests
 from rekd_edge.training.teacher import TeacherFacts, Teachers
 
 __all__ = ["read_targets", "store_targets", "targets_key"]
@@ -52,7 +52,7 @@ def targets_key(teachers: Sequence[TeacherFacts], data: str, *reading: Any) -> s
         data: fingerprint of the data.
         reading: everything else that changes what the teachers see or say.
     """
-    files = [sha256_of(teacher.folder / name) for teacher in teachers for name in ("config.json", MODEL_FILE)]
+    files = source_digests([teacher.folder for teacher in teachers], None)["teacher"]
     return hashlib.sha256(json.dumps([FORMAT, data, reading, files]).encode()).hexdigest()[:32]
 
 

@@ -13,9 +13,9 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from rekd_edge.errors import InputError
-from rekd_edge.files import read_json
 from rekd_edge.methods import method_of
 from rekd_edge.modeling import RationaleConfig, RationaleModel, Selection
+from rekd_edge.runs import RunFolder
 from rekd_edge.runtime.image import ImageSettings
 from rekd_edge.runtime.text import load_tokenizer
 
@@ -65,10 +65,7 @@ def read_teacher(folder: str, allow_weak: bool, student: str = "rekd") -> Teache
         raise InputError(
             f"The teacher {folder} is a {config.method} run and selects nothing; train it with --method re."
         )
-    metrics_file = path / "metrics.json"
-    if not metrics_file.is_file():
-        raise InputError(f"The teacher {folder} has no metrics.json; finish its training with --resume.")
-    metrics = read_json(metrics_file)
+    metrics = RunFolder(path).read_metrics("teacher")
     if config.selects and not allow_weak:
         _refuse_weak(folder, metrics, config.target_ratio)
     return TeacherFacts(path, config, metrics)
@@ -126,7 +123,7 @@ def check_teacher(
                 f"add --set data.max_length={theirs.max_length}."
             )
         assert theirs.max_length is not None
-        saved = load_tokenizer(teacher.folder / "tokenizer.json", theirs.max_length)
+        saved = load_tokenizer(RunFolder(teacher.folder).tokenizer_file, theirs.max_length)
         if tokenizer is None or reading_of(saved) != reading_of(tokenizer):
             raise InputError(
                 f"The teacher {teacher.folder} has another tokenizer than this backbone; "

@@ -16,7 +16,8 @@ import pytest
 from safetensors.torch import load_file
 
 from rekd_edge.data import load_data
-from rekd_edge.training.run import _is_whole, train
+from rekd_edge.training.checkpoints import is_whole
+from rekd_edge.training.run import train
 
 KILLS = 20
 
@@ -62,7 +63,7 @@ def reached(output: Path) -> tuple[int, int]:
         (stage, int(checkpoint.name.rpartition("-")[2]))
         for stage, folder in enumerate(stages)
         for checkpoint in (output / folder).glob("checkpoint-*")
-        if _is_whole(checkpoint)
+        if is_whole(checkpoint)
     ]
     ends = [(1, output / "control" / "metrics.json"), (len(stages), output / "metrics.json")]
     return max([(0, 0), *found, *((stage, 0) for stage, file in ends if file.is_file())])

@@ -17,7 +17,9 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 from rekd_edge.errors import FailureError, InputError
+from rekd_edge.files import claim_folder
 from rekd_edge.modeling import RationaleModel
+from rekd_edge.runs.lifecycle import PURPOSE
 from rekd_edge.training import objectives
 from rekd_edge.training.objectives import predictor, rekd
 from rekd_edge.training.run import train
@@ -549,7 +551,7 @@ def test_what_a_kill_left_beside_a_finished_run_is_removed(
 ) -> None:
     output = tmp_path / "run"
     shutil.copytree(runs("text", "cls"), output)
-    (output / ".finish.abc").mkdir()
+    claim_folder(output / ".finish.abc", PURPOSE)
     (output / "checkpoints").mkdir()
     train(settings("text", "cls"), output, resume=True)
     assert not (output / ".finish.abc").exists()

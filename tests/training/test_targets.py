@@ -15,9 +15,10 @@ import torch
 from rekd_edge.data import load_data
 from rekd_edge.data.features import TextFeatures
 from rekd_edge.modeling import RationaleModel
+from rekd_edge.runs.layout import TARGETS
 from rekd_edge.training import targets as targets_module
 from rekd_edge.training.preparation import preprocessing_of_run
-from rekd_edge.training.run import TARGETS, train
+from rekd_edge.training.run import train
 from rekd_edge.training.targets import read_targets, store_targets, targets_key
 from rekd_edge.training.teacher import Teacher, TeacherFacts, Teachers, read_teacher
 

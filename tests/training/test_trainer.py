@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from rekd_edge.training.objectives import Context
-from rekd_edge.training.run import _freeze
+from rekd_edge.training.stages import freeze_embeddings
 from rekd_edge.training.trainer import RationaleTrainer, training_arguments, uses_bf16
 
 
@@ -20,7 +20,7 @@ def make_trainer(settings: Callable, prepared: Callable, tmp_path: Path) -> Call
         config = settings(task, method, **changes)
         model, preprocessing, data = prepared(config)
         config = config.resolved(task)
-        _freeze(model, config.freeze_embeddings)
+        freeze_embeddings(model, config.freeze_embeddings)
         return RationaleTrainer(
             model,
             Context(config, task, tuple(data.label_names), preprocessing.max_length),

@@ -1,0 +1,149 @@
+"""How a run begins, resumes and finishes in its folder."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rekd_edge.errors import InputError
+from rekd_edge.files import (
+    MARKER,
+    claim_folder,
+    read_json,
+    remove_ours,
+    sync_folder,
+    sync_tree,
+    write_json,
+)
+from rekd_edge.runs.layout import METRICS_FILE, RECORD_FILE, RunFolder
+
+__all__ = ["begin", "finish", "reopen", "restate"]
+
+STAGING, PURPOSE = ".finish.", "files of a finished run"
+"""Prefix and purpose of the folder in which a run's files are written before they are moved to their places."""
+
+
+def reopen(run: RunFolder, recipe: dict[str, Any], defaults: dict[str, Any], resume: bool) -> dict[str, Any] | None:
+    """Check the folder that a run is to be trained in.
+
+    Args:
+        run: a new folder, or that of an earlier call, locked.
+        recipe: the settings asked for now, as JSON has them.
+        defaults: the value of every setting, for those that did not exist when the run was started.
+        resume: whether to go on with what the folder holds.
+
+    Returns:
+        The metrics of a run that is finished already, else None.
+
+    Raises:
+        InputError: the folder is taken, holds no run, or holds one that was started with other settings.
+    """
+    if not run.path.is_dir() or not any(run.path.iterdir()):
+        return None
+    if not resume:
+        raise InputError(f"{run.path} is not empty; give --output a new folder, or --resume to go on with this run.")
+    if not run.is_finished and not run.recipe_file.is_file():
+        if {path.name for path in run.path.iterdir()} == {run.checkpoints.name}:
+            return None  # killed before anything was written
+        raise InputError(f"{run.path} holds no run to resume; give --output a new folder.")
+
+    _check_settings(run, recipe, defaults)
+    _remove_staging(run)
+    if not run.is_finished:
+        return None
+    shutil.rmtree(run.checkpoints, ignore_errors=True)
+    return run.read_metrics()
+
+
+def _check_settings(run: RunFolder, recipe: dict[str, Any], defaults: dict[str, Any]) -> None:
+    saved = run.read_recipe()
+    saved = {**defaults, **saved, "data": {**defaults["data"], **saved["data"]}}
+    changed = sorted(key for key in recipe if recipe[key] != saved.get(key))
+    if changed:
+        raise InputError(
+            f"{run.path} was started with other settings ({', '.join(changed)}); resume with the same, or give "
+            "--output a new folder."
+        )
+
+
+def begin(run: RunFolder, recipe: dict[str, Any], sources: dict[str, Any]) -> None:
+    """Note in a run's folder what it is asked for and made from, or hold it against what was noted before.
+
+    Raises:
+        InputError: the run was started from other data, teachers or control.
+    """
+    run.checkpoints.mkdir(parents=True, exist_ok=True)
+    if not run.recipe_file.is_file():
+        write_json(run.recipe_file, recipe)
+    if run.sources_file.is_file():
+        saved = read_json(run.sources_file)
+        changed = [name for name, source in sources.items() if saved.get(name) != source]
+        if changed:
+            raise InputError(
+                f"The {' and the '.join(changed)} of {run.path} changed since it was started; resume with what it "
+                "had, or give --output a new folder."
+            )
+    write_json(run.sources_file, sources)
+
+
+def finish(run: RunFolder, save_model: Callable[[Path], None], record: dict[str, Any], metrics: dict[str, Any]) -> None:
+    """Write every file beside its place, then move all in, `metrics.json` last; remove the checkpoints.
+
+    Args:
+        run: the folder, begun.
+        save_model: writes configuration, weights and preprocessing into a folder.
+        record: of `training.json`; the settings that were asked for are added as `asked`.
+        metrics: of `metrics.json`.
+    """
+    asked = read_json(run.recipe_file)
+    staging = claim_folder(run.path / f"{STAGING}{secrets.token_hex(8)}", PURPOSE)
+    try:
+        save_model(staging)
+        write_json(staging / RECORD_FILE, {**record, "asked": asked})
+        write_json(staging / METRICS_FILE, metrics)
+        sync_tree(staging)
+
+        names = {path.name for path in staging.iterdir()} - {MARKER, METRICS_FILE}
+        for name in [*sorted(names), METRICS_FILE]:
+            os.replace(staging / name, run.path / name)
+        sync_folder(run.path)
+    finally:
+        remove_ours(staging, PURPOSE)
+    shutil.rmtree(run.checkpoints, ignore_errors=True)
+
+
+def restate(run: RunFolder, settings: dict[str, Any], spec: str) -> None:
+    """Replace settings of a run that change nothing of what is trained, so that it resumes under their new values.
+
+    A folder in which a run was cut off before it noted its settings is removed.
+
+    Args:
+        run: the folder, finished or not.
+        settings: new values by name.
+        spec: where the data lies now.
+    """
+    if not run.path.is_dir():
+        return
+    _remove_staging(run)
+    try:
+        then = run.read_recipe()
+    except InputError:
+        shutil.rmtree(run.path)
+        return
+
+    now = {**then, **settings, "data": {**then["data"], "spec": spec}}
+    if now == then:
+        return
+    if run.is_finished:
+        write_json(run.record_file, {**run.read_record(), "asked": now})
+    else:
+        write_json(run.recipe_file, now)
+
+
+def _remove_staging(run: RunFolder) -> None:
+    for left in run.path.glob(f"{STAGING}*"):
+        remove_ours(left, PURPOSE)
