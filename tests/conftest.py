@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 # One thread a worker, and in the processes that tests start: matrices this small gain nothing from a second one. Set
 # before anything imports torch.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("ORT_INTRA_OP_NUM_THREADS", "1")  # where a session asks for none
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may wait for the network
 

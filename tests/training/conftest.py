@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file
 from torch import Tensor
 
 from rekd_edge.data import DataSource, load_data
@@ -27,6 +29,7 @@ COMMON = {
     "data.eval_limit": 32,
 }
 TEXT = {**COMMON, "backbone": "random:bert-nano", "data.spec": "builtin:planted", "data.max_length": 48}
+KEY_BIAS = (".key.bias", ".k_proj.bias")
 IMAGE = {**COMMON, "backbone": "random:vit-nano", "data.spec": "builtin:digits"}
 
 
@@ -54,6 +57,40 @@ def runs(make_once: Callable[..., Path], settings: Callable[..., TrainingConfig]
         return make_once(f"runs/{task}-{method}", lambda output: train(config, output))
 
     return run
+
+
+@pytest.fixture(scope="session")
+def assert_trained_alike() -> Callable[[Path, Path], None]:
+    """Check that two runs differ by no more than the order in which they add float32 numbers up.
+
+    A gradient is a sum of n products, about 5e4 here (examples x tokens x width), and is off by about sqrt(n) eps =
+    3e-5 of itself; a step of AdamW is about a learning rate long whatever the gradient's size. So the weights of two
+    such runs lie within 1e-4 learning rates a step of each other, on any processor, while a batch that is weighted
+    wrongly or drawn with other noise moves them by 1e-3 and more. Where the gradient is rounding alone, as that of
+    attention's key biases, which the softmax cancels, AdamW makes whole steps of it, in either direction.
+    """
+
+    def check(one: Path, other: Path) -> None:
+        ours, theirs = (load_file(folder / "model.safetensors") for folder in (one, other))
+        assert ours.keys() == theirs.keys()
+        records = [json.loads((folder / "training.json").read_text()) for folder in (one, other)]
+        assert records[0]["steps"] == records[1]["steps"]
+        path = records[0]["steps"] * records[0]["recipe"]["learning_rate"]
+
+        differences = {name: (theirs[name] - weight).abs() for name, weight in ours.items()}
+        assert max(float(difference.max()) for difference in differences.values()) <= 2 * path
+        moved = {name: difference for name, difference in differences.items() if not name.endswith(KEY_BIAS)}
+        for name, difference in moved.items():
+            assert float(difference.mean()) <= 1e-3 * path, name
+        total = sum(float(difference.sum()) for difference in moved.values())
+        assert total / sum(difference.numel() for difference in moved.values()) <= 1e-4 * path
+
+        metrics = [json.loads((folder / "metrics.json").read_text()) for folder in (one, other)]
+        assert metrics[1] == pytest.approx(metrics[0], abs=1e-3)
+        losses = [[epoch["eval_loss"] for epoch in record["epochs"]] for record in records]
+        assert losses[1] == pytest.approx(losses[0], abs=1e-3)
+
+    return check
 
 
 @pytest.fixture(scope="session")
