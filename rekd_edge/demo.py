@@ -17,7 +17,7 @@ from transformers import TrainerCallback
 from rekd_edge.data import load_data
 from rekd_edge.evaluate import evaluate
 from rekd_edge.export import export_bundle
-from rekd_edge.files import check_output_folder
+from rekd_edge.files import built_in_place
 from rekd_edge.progress import console, say
 from rekd_edge.runtime import Rationalizer
 from rekd_edge.runtime.benchmark import BenchSettings, run_benchmark
@@ -45,22 +45,25 @@ def run_demo(output: Path) -> dict[str, Any]:
         `seconds`, `rows` (one a model, on the test split), `bundles`, and `bench` of each bundle.
 
     Raises:
-        InputError: the output folder is taken.
+        InputError: the output folder is taken, or another call writes to it.
     """
-    check_output_folder(output)
     torch.set_num_threads(1)  # models this small gain little from a second one, and lose much where cores are shared
     started = time.perf_counter()
     report: dict[str, Any] = {"rows": [], "bundles": [], "bench": {}}
-    for name in DATA:
-        recipe = load_config(name, {})
-        folder = output / name
-        report["rows"] += _train_all(recipe, folder)
-        bundle = folder / "student-rekd-int8"
-        say(f"{name}: exporting the distilled student to int8")
-        export_bundle(folder / "student-rekd", bundle, precision="int8")
-        _show_predictions(bundle, recipe)
-        report["bench"][name] = run_benchmark(bundle, BenchSettings(cold_starts=3))
-        report["bundles"].append(str(bundle))
+
+    with built_in_place(output, DATA):  # a run's record holds the path of its teacher
+        for name in DATA:
+            recipe = load_config(name, {})
+            folder = output / name
+            report["rows"] += _train_all(recipe, folder)
+
+            bundle = folder / "student-rekd-int8"
+            say(f"{name}: exporting the distilled student to int8")
+            export_bundle(folder / "student-rekd", bundle, precision="int8")
+
+            _show_predictions(bundle, recipe)
+            report["bench"][name] = run_benchmark(bundle, BenchSettings(cold_starts=3))
+            report["bundles"].append(str(bundle))
     return {"seconds": round(time.perf_counter() - started, 1), **report}
 
 

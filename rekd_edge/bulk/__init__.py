@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rekd_edge.engines import EngineSettings, Task, run_tasks
 from rekd_edge.errors import FailureError, InputError
+from rekd_edge.files import locked
 from rekd_edge.progress import say, steps
 
 if TYPE_CHECKING:
@@ -74,29 +74,8 @@ def predict_files(
     begin = time.perf_counter()
     bundle, source, output = bundle.resolve(), source.resolve(), output.resolve()
     files = find_inputs(bundle, source, output, text_column, image_column)
-    with _alone(output):
+    with locked(output):
         return _predict(bundle, files, output, engine, threads, rows_per_task, begin)
-
-
-@contextmanager
-def _alone(output: Path) -> Iterator[None]:
-    """Keep a second call out of the same folder.
-
-    Raises:
-        InputError: one is at work there.
-    """
-    from filelock import FileLock, Timeout
-
-    output.parent.mkdir(parents=True, exist_ok=True)
-    lock = output.with_name(f".{output.name}.lock")
-    try:
-        with FileLock(lock, timeout=0):
-            try:
-                yield
-            finally:
-                lock.unlink(missing_ok=True)
-    except Timeout:
-        raise InputError(f"Another call writes to {output}; wait for it, or give --output another folder.") from None
 
 
 def _predict(

@@ -10,11 +10,12 @@ from rekd_edge.files.documents import read_json, sha256_of, write_json
 from rekd_edge.files.locks import locked
 from rekd_edge.files.ownership import MARKER, claim_folder, is_ours, remove_ours
 from rekd_edge.files.paths import check_output_folder, check_place, inside, real_folder
-from rekd_edge.files.staging import staged_folder
+from rekd_edge.files.staging import built_in_place, staged_folder
 
 __all__ = [
     "DIGESTS",
     "MARKER",
+    "built_in_place",
     "check_output_folder",
     "check_place",
     "claim_folder",

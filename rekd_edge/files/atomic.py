@@ -25,28 +25,34 @@ def create_file(path: Path) -> BinaryIO:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
     """Yield an empty file beside `path` that takes its place on success and vanishes on failure.
 
     The file has an unpredictable hidden name and the permissions that the umask allows. Where `path` is a link, the
     link is replaced and not what it points to.
+
+    Args:
+        path: of the file.
+        durable: wait until the content is on the disk; not needed for what nobody reads after a crash.
     """
     unfinished = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     create_file(unfinished).close()
     try:
         yield unfinished
-        sync_file(unfinished)
+        if durable:
+            sync_file(unfinished)
         os.replace(unfinished, path)
     except BaseException:
         with suppress(OSError):
             unfinished.unlink()
         raise
-    sync_folder(path.parent)
+    if durable:
+        sync_folder(path.parent)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 file, whole or not at all."""
-    with replacing(path) as unfinished:
+def write_text(path: Path, text: str, durable: bool = True) -> None:
+    """Write a UTF-8 file, whole or not at all; `durable` as for `replacing`."""
+    with replacing(path, durable) as unfinished:
         unfinished.write_bytes(text.encode("utf-8"))
 
 

@@ -33,9 +33,9 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a JSON object, whole or not at all; numbers must be finite."""
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+def write_json(path: Path, content: dict[str, Any], durable: bool = True) -> None:
+    """Write a JSON object, whole or not at all; numbers must be finite, and `durable` is as for `replacing`."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", durable)
 
 
 def sha256_of(path: Path, follow_links: bool = True) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from rekd_edge.errors import InputError
 from rekd_edge.files.atomic import write_text
+from rekd_edge.files.paths import check_place
 
 __all__ = ["locked"]
 
@@ -25,23 +26,25 @@ FOREVER, NOT_AT_ALL = -1.0, 0.0
 def locked(output: Path, wait: bool = False) -> Iterator[None]:
     """Hold the lock of an output folder, which need not exist yet.
 
-    The lock is `.NAME.lock` beside the folder, and who holds it stands in `.NAME.lock.json`. The system gives it free
-    when its holder dies, however that happens. A call that holds a lock may ask for it again.
+    The lock is `.NAME.lock` beside the folder, and who holds it stands in `.NAME.lock.json`. The system releases it
+    when its holder dies, however that happens. A call that holds a lock may ask for it again, and has the folders
+    below with it.
 
     Args:
         output: the folder to be written to; a link stands for the folder that it points to.
         wait: wait for the holder instead of failing.
 
     Raises:
-        InputError: another call holds the lock.
+        InputError: another call holds the lock, or there can be no such folder.
     """
     from filelock import FileLock, Timeout  # not on a device
 
     output = Path(os.path.realpath(output))
-    if output in _held.get():
+    if any(output.is_relative_to(folder) for folder in _held.get()):
         yield
         return
 
+    check_place(output)
     made = [parent for parent in output.parents if not parent.exists()]
     output.parent.mkdir(parents=True, exist_ok=True)
     path, holder = (output.with_name(f".{output.name}.{end}") for end in ("lock", "lock.json"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 
 from rekd_edge.errors import InputError
@@ -48,19 +49,30 @@ def is_ours(path: Path, purpose: str) -> bool:
         return False
 
 
-def remove_ours(path: Path, purpose: str) -> bool:
+def remove_ours(path: Path, purpose: str, parts: Collection[str] | None = None) -> bool:
     """Delete a folder of ours with all that it holds; links in it are deleted, and not what they point to.
+
+    Args:
+        path: of the folder.
+        purpose: what it was claimed for; a folder of another purpose is left alone.
+        parts: names of what we put there, where a user may have put something too; the rest is kept, and the folder
+            with it.
 
     Returns:
         Whether the folder was ours and is gone.
     """
     if not is_ours(path, purpose):
         return False
-    for entry in os.scandir(path):  # the marker last: what is left of a deletion that was cut off is still ours
-        if entry.is_dir(follow_symlinks=False):
-            shutil.rmtree(entry.path)
-        elif entry.name != MARKER:
-            os.unlink(entry.path)
-    (path / MARKER).unlink()
+
+    names = {entry.name: entry.is_dir(follow_symlinks=False) for entry in os.scandir(path)}
+    kept = set() if parts is None else names.keys() - {MARKER, *parts}
+    for name in names.keys() - {MARKER, *kept}:
+        if names[name]:
+            shutil.rmtree(path / name)
+        else:
+            (path / name).unlink()
+    if kept:
+        return False
+    (path / MARKER).unlink()  # last: what is left of a deletion that was cut off is still ours
     path.rmdir()
     return True

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import glob
 import secrets
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rekd_edge.files.atomic import sync_folder, sync_tree
 from rekd_edge.files.locks import locked
-from rekd_edge.files.ownership import claim_folder, remove_ours
+from rekd_edge.files.ownership import MARKER, claim_folder, remove_ours
 from rekd_edge.files.paths import check_output_folder
 
-__all__ = ["staged_folder"]
+__all__ = ["built_in_place", "staged_folder"]
 
 
 @contextmanager
@@ -43,6 +43,33 @@ def staged_folder(output: Path) -> Iterator[Path]:
         finally:
             with suppress(OSError):
                 remove_ours(staging, _purpose(output))
+
+
+@contextmanager
+def built_in_place(output: Path, parts: Collection[str]) -> Iterator[Path]:
+    """Yield a new folder at `output` itself, for content that holds its own path; it vanishes on failure.
+
+    The output is locked meanwhile, and what a killed call left there is removed.
+
+    Args:
+        output: the folder.
+        parts: names of what will be in it; nothing else is ever removed.
+
+    Raises:
+        InputError: `output` is a file, a link or a folder with files of others, or another call writes to it.
+    """
+    with locked(output):
+        remove_ours(output, _purpose(output), parts)
+        check_output_folder(output)
+        claim_folder(output, _purpose(output))
+        try:
+            yield output
+            sync_tree(output)
+        except BaseException:
+            with suppress(OSError):
+                remove_ours(output, _purpose(output), parts)
+            raise
+        (output / MARKER).unlink()
 
 
 def remove_stale_staging(output: Path) -> None:

@@ -22,13 +22,12 @@ from statistics import mean
 from typing import Any
 
 import torch
-from filelock import FileLock
 from transformers import TrainerCallback
 
 from rekd_edge.data import DataSettings, load_data
 from rekd_edge.errors import FailureError, RekdEdgeError
 from rekd_edge.evaluate import evaluate
-from rekd_edge.files import read_json, sha256_of, staged_folder, write_json
+from rekd_edge.files import locked, read_json, sha256_of, staged_folder, write_json
 from rekd_edge.methods import method_of
 from rekd_edge.modeling import RationaleConfig
 from rekd_edge.modeling.encoders.backbones import backbone_config
@@ -58,7 +57,6 @@ FORMAT = 3
 RUNS = "runs"
 _NOT_OF_A_RESULT = ("workers", "log_steps", "report_to", "checkpoint_minutes")
 """Settings that a run's figures don't depend on."""
-LOCKS = ".locks"
 PROGRESS, RESULT, ERROR = "progress.json", "result.json", "error.json"
 RATIO_TOLERANCE = 0.01
 """How far from its target a rationale ratio may lie for a value to be picked (appendix C.1 of the paper)."""
@@ -211,10 +209,8 @@ def perform(name: str, plan: dict[str, Run], folder: str) -> dict[str, Any]:
     if resolved is None:
         raise FailureError(f"{name} was started before what it needs; report this.")
     run = resolved.folder
-    locks = Path(folder) / LOCKS
-    locks.mkdir(parents=True, exist_ok=True)
     # a worker of a sweep that was cut off may not have ended yet; runs that are alike wait for the first of them
-    with FileLock(locks / f"{_digest(run)}.lock"):
+    with locked(run.with_name(_digest(run)), wait=True):
         if (row := read_result(run, plan[name].tunes)) is not None:
             return row
         _copy_twin(run)
@@ -348,7 +344,9 @@ class _Report(TrainerCallback):
 
 
 def _report(run: Path, stage: str, more: dict[str, Any]) -> None:
-    write_json(run / PROGRESS, {"pid": os.getpid(), "host": socket.gethostname(), "stage": stage, **more})
+    write_json(
+        run / PROGRESS, {"pid": os.getpid(), "host": socket.gethostname(), "stage": stage, **more}, durable=False
+    )
 
 
 def unknown_folders(folder: Path, known: Iterable[Path]) -> list[Path]:

@@ -14,17 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 
 from rekd_edge.engines import EngineSettings, Task, check_engine, run_tasks
 from rekd_edge.errors import InputError
-from rekd_edge.files import check_place, read_json, write_json, write_text
+from rekd_edge.files import check_place, locked, read_json, real_folder, write_json, write_text
 from rekd_edge.methods import METHODS
 from rekd_edge.progress import say
 from rekd_edge.sweep.display import Board
 from rekd_edge.sweep.perform import (
     ERROR,
-    LOCKS,
     RUNS,
     Resolver,
     labels,
@@ -75,7 +73,8 @@ def run_sweep(
         What `table.json` holds.
 
     Raises:
-        InputError: the grid's settings, data or backbones cannot be used, or the folder is taken.
+        InputError: the grid's settings, data or backbones cannot be used, the folder is taken, or another call
+            writes to it.
     """
     check_engine(engine)
     plan = expand(grid)
@@ -84,8 +83,8 @@ def run_sweep(
     resolver = Resolver(plan, folder)
     for name in plan:
         resolver(name)  # data and backbones are checked before anything is written
-    (folder / RUNS).mkdir(parents=True, exist_ok=True)
-    with _alone(folder):
+    with locked(folder):
+        real_folder(folder / RUNS)
         _take_over(plan, resolver)
         sweep = _Sweep(grid, plan, folder, resolver, command)
         sweep.perform(engine, retry, gpus)
@@ -101,18 +100,6 @@ def _check_folder(folder: Path) -> None:
     check_place(folder)
     if folder.is_dir() and any(folder.iterdir()) and not (folder / RUNS).is_dir():
         raise InputError(f"{folder} is not empty and holds no sweep; give --output a new folder.")
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    (folder / LOCKS).mkdir(exist_ok=True)
-    try:
-        with FileLock(folder / LOCKS / "sweep.lock", timeout=0):
-            yield
-    except Timeout:
-        raise InputError(
-            f"Another sweep is writing to {folder}; wait for it, or give --output another folder."
-        ) from None
 
 
 def _take_over(plan: dict[str, Run], resolver: Resolver) -> None:

@@ -21,7 +21,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from filelock import FileLock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -404,14 +403,6 @@ def test_workers_load_nothing_of_training(text_bundle: Path, tmp_path: Path) -> 
     done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}, capture_output=True)
     assert done.returncode == 0, done.stderr
     assert rows(tmp_path / "out" / "in.parquet")[0]["error"] is None
-
-
-def test_two_calls_do_not_write_to_one_folder(text_bundle: Path, tmp_path: Path) -> None:
-    write(tmp_path / "in/a.parquet", text=texts(5))
-    with FileLock(tmp_path / ".out.lock"), pytest.raises(InputError, match="Another call writes to"):
-        predict_files(text_bundle, tmp_path / "in", tmp_path / "out")
-    assert predict_files(text_bundle, tmp_path / "in", tmp_path / "out")["rows"] == 5
-    assert not (tmp_path / ".out.lock").exists()
 
 
 def test_what_a_lost_worker_was_writing_is_removed(

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from rekd_edge.errors import InputError
-from rekd_edge.files import check_output_folder, staged_folder
+from rekd_edge.files import MARKER, built_in_place, check_output_folder, staged_folder
+
+PARTS = ("half", "whole")
 
 
 def test_folder_appears_when_it_is_whole(tmp_path: Path) -> None:
@@ -105,3 +107,32 @@ def test_output_of_two_calls_is_of_the_first(tmp_path: Path) -> None:
         thread.join()
         assert refused == [True]
     assert (tmp_path / "bundle" / "file").read_text() == "first"
+
+
+def test_folder_built_in_place_vanishes_on_failure_and_after_a_kill(tmp_path: Path) -> None:
+    def fail() -> None:
+        with built_in_place(tmp_path / "demo", PARTS) as folder:
+            (folder / "half").write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+
+    kill = "import os, signal, sys\nfrom pathlib import Path\nfrom rekd_edge.files import MARKER, built_in_place\n"
+    kill += "with built_in_place(Path(sys.argv[1]), ['half']) as folder:\n    (folder / 'half').write_text('half')\n"
+    kill += "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    subprocess.run([sys.executable, "-c", kill, str(tmp_path / "demo")], check=False)
+    assert (tmp_path / "demo" / "half").is_file()
+    (tmp_path / "demo" / "mine").write_text("mine")
+    with pytest.raises(InputError, match="not empty"), built_in_place(tmp_path / "demo", PARTS):
+        pass
+    assert [path.name for path in (tmp_path / "demo").iterdir() if path.name != MARKER] == ["mine"]
+    (tmp_path / "demo" / "mine").unlink()
+    with built_in_place(tmp_path / "demo", PARTS) as folder:
+        (folder / "whole").write_text("whole")
+    assert [path.name for path in tmp_path.rglob("*")] == ["demo", "whole"]
+
+    with pytest.raises(InputError, match="not empty"), built_in_place(tmp_path / "demo", PARTS):
+        pass
+    assert (tmp_path / "demo" / "whole").is_file()
