@@ -2,28 +2,47 @@
 
 from __future__ import annotations
 
-import errno
-import io
 import json
-import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from enum import Enum
+from enum import Enum, StrEnum
 from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 
 import typer
+from typer.core import TyperGroup
 
 from rekd_edge import __version__
 from rekd_edge.engines import EngineSettings
-from rekd_edge.errors import FailureError, InputError, InterruptedWorkError, RekdEdgeError
+from rekd_edge.errors import FailureError, InputError
 from rekd_edge.methods import METHODS
+from rekd_edge.process import goes_on, run_command
 
 __all__ = ["app", "main"]
 
+
+class _CutOffError(Exception):
+    """Carries what typer would take for Ctrl-C out of it."""
+
+    def __init__(self, reason: BaseException) -> None:
+        super().__init__()
+        self.reason = reason
+
+
+class _Verbs(TyperGroup):
+    """typer knows no signals but Ctrl-C, and takes an end of file in the work itself for that."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the verb."""
+        try:
+            return super().invoke(ctx)
+        except (KeyboardInterrupt, EOFError) as error:
+            raise _CutOffError(error) from error
+
+
 app = typer.Typer(
+    cls=_Verbs,
     name="rekd-edge",
     help="Classifiers that show which words or patches they decide from, trained, distilled, exported and run.",
     no_args_is_help=True,
@@ -32,7 +51,6 @@ app = typer.Typer(
 )
 
 PREDICT_CHUNK = 64
-NO_SPACE = "There is no space left on the device; free some and run the command again."
 BENCH_INPUTS = 64
 RATIO_TOLERANCE = 0.02
 UsageError: type[Exception] = typer.BadParameter.__base__  # type: ignore[assignment]
@@ -43,14 +61,14 @@ Method = Enum("Method", {name.upper(): name for name, method in METHODS.items() 
 METHOD_HELP = "; ".join(f"{name}: {method.summary}" for name, method in METHODS.items() if method.public) + "."
 
 
-class Precision(str, Enum):
+class Precision(StrEnum):
     """Number formats of a bundle."""
 
     FP32 = "fp32"
     INT8 = "int8"
 
 
-class Target(str, Enum):
+class Target(StrEnum):
     """Where a bundle will run."""
 
     CPU = "cpu"
@@ -58,14 +76,14 @@ class Target(str, Enum):
     WEB = "web"
 
 
-class Engine(str, Enum):
+class Engine(StrEnum):
     """Where tasks are run."""
 
     LOCAL = "local"
     RAY = "ray"
 
 
-class Isa(str, Enum):
+class Isa(StrEnum):
     """Instruction sets that a bundle may be meant for."""
 
     AUTO = "auto"
@@ -137,7 +155,7 @@ def train(
     from rekd_edge.training.processes import leave
     from rekd_edge.training.run import train as train_run
 
-    with _goes_on("the same command with --resume"):
+    with goes_on("the same command with --resume"):
         metrics = train_run(recipe, output, resume, lambda stage: [TrainingDisplay(stage)])
     leave()
     if not SPEAKS:
@@ -193,7 +211,7 @@ def sweep(
         raise InputError("A sweep needs a folder for its runs; give --output.")
 
     place = EngineSettings(engine.value, workers, address)
-    with _goes_on("the same command"):
+    with goes_on("the same command"):
         document = run_sweep(chosen, output, place, retry, gpus, command_of(grid, overrides, seeds))
     if as_json:
         _print_json(document)
@@ -396,51 +414,19 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 
 def main() -> None:
     """Run the command line; every failure is one sentence on standard error and the contract's exit status."""
-    sys.stdout = sys.stdout or io.TextIOWrapper(io.BytesIO())  # None where the caller has closed it
-    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
-    _quieten_libraries()
+    run_command(_run, lambda error: _usage_sentence(error) if isinstance(error, UsageError) else None)
+
+
+def _run() -> Any:
     try:
         status = app(standalone_mode=False, prog_name=app.info.name)
-        sys.stdout.flush()
-    except UsageError as error:
-        _fail(_usage_sentence(error), 2)
-    except RekdEdgeError as error:
-        _fail(str(error), error.exit_status)
-    except (KeyboardInterrupt, typer.Abort):
-        _fail("Interrupted.", 130)
-    except (BrokenPipeError, SystemExit) as error:  # typer turns the first into the second
-        if not isinstance(error.__context__ or error, BrokenPipeError):
-            raise
-        _discard_output()  # the reader has gone
-        sys.exit(0)
-    except ModuleNotFoundError as error:
-        _fail(f'{error.name} is not installed; install the extra that has it: pip install "rekd-edge[all]".', 2)
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            _fail(NO_SPACE, 1)
-        _fail(f"{error.strerror or error}: {error.filename or 'a file'}; check the path and its permissions.", 1)
-    except Exception as error:
-        if "No space left" in str(error) or "unexpected pos" in str(error):  # as safetensors and torch say it
-            _fail(NO_SPACE, 1)
-        if os.environ.get("REKD_EDGE_TRACEBACK"):
-            raise
-        words = " ".join(str(error).split())[:300]
-        _fail(
-            f"{type(error).__name__}: {words} (set REKD_EDGE_TRACEBACK=1 to see where, and report it).",
-            1,
-            unforeseen=True,
-        )
-    if status == 130:  # what typer makes of Ctrl-C
-        _fail("Interrupted.", 130)
-    sys.exit(status if isinstance(status, int) else 0)
-
-
-def _quieten_libraries() -> None:
-    """Keep standard error to our own sentences: no log of retries, and progress bars on a terminal alone."""
-    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
-    if not sys.stderr.isatty():
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    except _CutOffError as error:
+        raise error.reason from None
+    except typer.Abort:  # Ctrl-C outside a verb
+        raise KeyboardInterrupt from None
+    if status == 130:  # what typer makes of it since version 0.16
+        raise KeyboardInterrupt
+    return status
 
 
 def _usage_sentence(error: Any) -> str:
@@ -449,43 +435,13 @@ def _usage_sentence(error: Any) -> str:
     return f"{error.format_message().rstrip('.') or 'Give a command'}; see: {command} --help"
 
 
-def _discard_output() -> None:
-    """Let what is left for standard output go nowhere, or Python would fail on it once more at its end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _fail(sentence: str, status: int, unforeseen: bool = False) -> None:
-    """Say it and leave. Of the processes of one run each machine's first speaks: the others meet the same bad input;
-    only what nobody foresaw may be theirs alone.
-    """
-    try:
-        sys.stdout.flush()
-    except OSError:
-        _discard_output()
-    from rekd_edge.progress import SPEAKS
-
-    if SPEAKS or unforeseen or os.environ.get("LOCAL_RANK") == "0":
-        who = "" if SPEAKS else f"process {os.environ['RANK']}: "
-        print(f"rekd-edge: {who}{' '.join(sentence.splitlines())}", file=sys.stderr)
-    sys.exit(status)
-
-
-@contextmanager
-def _goes_on(by: str) -> Iterator[None]:
-    """Work that may be cut off: Ctrl-C says how it goes on."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise InterruptedWorkError(f"Interrupted; {by} goes on.") from None
-
-
 def _predict_files(
     bundle: Path, source: Path, output: Path, engine: EngineSettings, as_json: bool, **options: Any
 ) -> None:
     """Predict Parquet files, and say how many rows and how fast."""
     from rekd_edge.bulk import predict_files
 
-    with _goes_on("the same command"):
+    with goes_on("the same command"):
         report = predict_files(bundle, source, output, engine, **options)
     if as_json:
         _print_json(report)

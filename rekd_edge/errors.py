@@ -20,6 +20,8 @@ class FailureError(RekdEdgeError):
 
 
 class InterruptedWorkError(RekdEdgeError):
-    """Ctrl-C in work that can go on later (exit status 130)."""
+    """Work that can be continued was cut off: by Ctrl-C (exit status 130) or by SIGTERM (143)."""
 
-    exit_status = 130
+    def __init__(self, sentence: str, exit_status: int = 130) -> None:
+        super().__init__(sentence)
+        self.exit_status = exit_status

@@ -8,7 +8,6 @@ import pickle
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
@@ -19,6 +18,7 @@ from typing import BinaryIO
 
 from rekd_edge.engines.scheduling import Ended
 from rekd_edge.engines.tasks import Report, Task, attempt, pack, processors, worker_environment
+from rekd_edge.process import python_command
 
 __all__ = ["LocalEngine", "work"]
 
@@ -74,7 +74,7 @@ class LocalEngine:
         if self.gpus and gpus:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
         process = subprocess.Popen(
-            [sys.executable, "-c", CODE],
+            python_command(CODE),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,

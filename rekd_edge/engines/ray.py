@@ -58,7 +58,18 @@ class RayEngine:
     def _init(self, **options: Any) -> None:
         # Ray prints the death of a worker on standard output, which is the caller's; the schedule reports it anyway.
         self._ray._private.worker.listen_error_messages = lambda worker, threads_stopped: None
-        self._ray.init(logging_level=logging.ERROR, log_to_driver=False, **options)
+        self._ray.init(logging_level=logging.ERROR, log_to_driver=False, job_config=self._job(), **options)
+
+    def _job(self) -> Any:
+        """Ray puts the caller's working directory on the import path of every worker, unless a job says that it brings
+        a directory of its own.
+        """
+
+        class IsolatedJob(self._ray.job_config.JobConfig):  # type: ignore[name-defined]
+            def _runtime_env_has_working_dir(self) -> bool:
+                return True
+
+        return IsolatedJob()
 
     def bears(self, running: Sequence[Task], task: Task) -> bool:
         """Whether the cluster has them now; it queues what a given number of workers asks for, and may grow."""
@@ -75,7 +86,7 @@ class RayEngine:
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         if not any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in nodes):
             say(f"{task.name} waits for a node with {cpus} processors and {gpus:g} GPUs; the cluster has none yet.")
-        environment = thread_limits(cpus) if self._share is None else worker_environment(cpus)
+        environment = thread_limits(cpus) | {"PYTHONSAFEPATH": "1"} if self._share is None else worker_environment(cpus)
         call = self._attempt.options(
             name=task.name, num_cpus=cpus, num_gpus=gpus, runtime_env={"env_vars": environment}
         )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import pickle
-import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from rekd_edge.errors import RekdEdgeError
+from rekd_edge.process import isolated_imports
 
 __all__ = [
     "EngineSettings",
@@ -105,8 +105,8 @@ def processors() -> int:
 
 
 def worker_environment(threads: int) -> dict[str, str]:
-    """What a new process of this machine needs: as many threads for each of its libraries, and this one's modules."""
-    return thread_limits(threads) | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    """The variables of a new process of this machine: threads of its libraries, and where it imports from."""
+    return thread_limits(threads) | isolated_imports()
 
 
 def thread_limits(threads: int) -> dict[str, str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rekd_edge.errors import FailureError, InputError
+from rekd_edge.process import isolated_imports, python_command
 from rekd_edge.runtime.bundle import LAYOUT, Manifest
 from rekd_edge.runtime.profiling import stage_shares
 from rekd_edge.runtime.rationalizer import Rationalizer
@@ -317,12 +317,15 @@ def _tokens_per_row(batches: Sequence[Batch], manifest: Manifest) -> int:
 
 def _cold_start(bundle: Path, threads: int, runs: int) -> tuple[float | None, int | None]:
     """Median seconds from starting Python to the first prediction, and the median peak memory in bytes."""
-    command = [sys.executable, "-c", COLD_START, str(bundle), str(threads), COLD_TEXT]
+    command = [*python_command(COLD_START), str(bundle), str(threads), COLD_TEXT]
+    environment = os.environ | isolated_imports()
     seconds: list[float] = []
     peaks: list[int] = []
     for _ in range(runs):
         start = time.perf_counter()
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        ) as child:
             assert child.stdout is not None
             peak = child.stdout.readline()
             seconds.append(time.perf_counter() - start)
