@@ -11,8 +11,8 @@ A grid file is a mapping with these keys; all but `title` and `rows` may be left
     methods: {cls: {epochs: 16}, re: {}, rekd: {}}   # of rows that name none, each with settings of its own
     rows:
       small:
-        methods: [cls, re, rekd]      # or a mapping to settings, as above; other names say which method they are:
-          cls-kd: {method: cls, teacher: large, alpha: 0.5}
+        methods: [cls, re, rekd]      # or a mapping, whose settings win over those above; other names say which method
+                                      # they are: {cls-kd: {method: cls, teacher: large, alpha: 0.5}}
         backbone, layers, generator_layers, settings
         seeds: how many of the grid's, or a list
         teacher: a row that teaches this row's rekd by its `re` run; a method that may do without (cls, plmr, rtp) has
@@ -163,7 +163,7 @@ def _row(
 ) -> Row:
     where = f"row {name!r}"
     known(fields, _ROW_KEYS, where)
-    own = _methods(fields.get("methods"), where) or {method: {} for method in shared}
+    own = _methods(fields.get("methods"), where, shared) or {method: {} for method in shared}
     if not own:
         raise InputError(f"{where} has no methods; give some to it or to the grid.")
     short = {key: fields[key] for key in _SHORT if key in fields}
@@ -338,8 +338,10 @@ def _row_seeds(given: Any, seeds: tuple[int, ...], where: str) -> tuple[int, ...
     return seeds[: whole(given, f"seeds of {where}")]
 
 
-def _methods(given: Any, where: str) -> dict[str, dict[str, Any]]:
-    """Name to the settings that it has of its own, `method` and its teacher among them."""
+def _methods(given: Any, where: str, known_names: Collection[str] = ()) -> dict[str, dict[str, Any]]:
+    """Name to the settings that it has of its own, `method` and its teacher among them; names that are known already
+    need not say which method they are.
+    """
     if isinstance(given, str):
         given = [given]
     if isinstance(given, list):
@@ -350,7 +352,7 @@ def _methods(given: Any, where: str) -> dict[str, dict[str, Any]]:
         settings = {key: value for key, value in (fields or {}).items() if key not in own}
         if name not in METHODS and not _NAME.fullmatch(name):
             raise InputError(f"{name!r} cannot name a method of {where}; take letters, digits, -, _ and '.'.")
-        if "method" not in own and not method_of(name).public:
+        if "method" not in own and name not in known_names and not method_of(name).public:
             raise InputError(f"{where} cannot train {name}; a sweep trains controls by itself.")
         methods[name] = _settings(settings, f"{name} of {where}") | own
     return methods
