@@ -28,6 +28,7 @@ from rekd_edge.export.quantization import quantize, scheme
 from rekd_edge.export.stages import name_stages
 from rekd_edge.export.vocabulary import check_trimmable, trim_vocabulary, trimming_effect
 from rekd_edge.files import check_output_folder, read_json, staged_folder
+from rekd_edge.methods import method_of
 from rekd_edge.modeling import RationaleConfig, RationaleModel
 from rekd_edge.progress import say, steps
 from rekd_edge.runtime.bundle import LAYOUT, write_manifest
@@ -90,7 +91,7 @@ def export_bundle(
     """
     check_output_folder(output)
     config = RationaleConfig.load(run)
-    if config.method == "control":
+    if method_of(config.method).is_control:
         raise InputError(f"{run} is a random-mask control, which selects nothing; export an re, rekd or cls run.")
     model = RationaleModel.from_pretrained(run)
     preprocessing = preprocessing_of_run(run, config)

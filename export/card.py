@@ -46,9 +46,10 @@ def model_card(manifest: dict[str, Any], training: dict[str, Any]) -> str:
     decides = f"Selects a few {features} (about {manifest['target_ratio']:.0%}), then decides from those alone."
     shown = "The rationale is what the predictor saw; it is not a statement that a person would give the same reasons."
     gives = "`logits`,\n`rationale_mask` and `selection_margin`"
-    if manifest["method"] == "cls":
+    method = method_of(manifest["method"])
+    if not method.selects:
         decides = f"Decides from all {features}."
-    if method_of(manifest["method"]).whole_input and manifest["method"] != "cls":
+    elif method.whole_input:
         decides = (
             "Decides from the whole text, and scores its words for every label in the same pass. About "
             f"{manifest['target_ratio']:.0%} of the words are shown as the rationale of the label."

@@ -147,8 +147,7 @@ def train(
         "teacher": ",".join(teacher) if teacher else None,
         "seed": seed,
     }
-    given = {key: value for key, value in flags.items() if value is not None}
-    recipe = load_config(config, {**_parse_settings(settings), **given})
+    recipe = load_config(config, _with_flags(_parse_settings(settings), flags), strict=True)
 
     from rekd_edge.progress import SPEAKS
     from rekd_edge.training.display import TrainingDisplay
@@ -451,26 +450,43 @@ def _predict_files(
 
 
 def _parse_settings(settings: list[str] | None) -> dict[str, str]:
-    parsed = {}
+    parsed: dict[str, str] = {}
     for setting in settings or []:
-        key, equals, value = setting.partition("=")
-        if not equals or not key.strip():
+        key, equals, value = (part.strip() for part in setting.partition("="))
+        if not equals or not key:
             raise InputError(f"--set takes key=value, not {setting!r}.")
-        parsed[key.strip()] = value.strip()
+        if key in parsed:
+            raise InputError(f"--set {key} is given twice, as {parsed[key]!r} and {value!r}; give it once.")
+        parsed[key] = value
     return parsed
 
 
+def _with_flags(settings: dict[str, str], flags: dict[str, Any]) -> dict[str, Any]:
+    """Settings and flags as one; `None` is a flag that was not given.
+
+    Raises:
+        InputError: both give the same setting, and disagree.
+    """
+    given = {key: value for key, value in flags.items() if value is not None}
+    both = {"data.spec" if key == "spec" else key: value for key, value in settings.items()}
+    for key in both.keys() & given.keys():
+        if both[key] != str(given[key]):
+            flag = "--" + key.removeprefix("data.").replace("spec", "data").replace("_", "-")
+            raise InputError(f"{flag} {given[key]} and --set {key}={both[key]} disagree; give one of them.")
+    return {**both, **given}
+
+
 def _data_settings(settings: list[str] | None) -> Any:
-    """The `data.…` settings of verbs that take nothing else."""
+    """The `data.…` settings of verbs that take nothing else; None where there are none."""
     parsed = _parse_settings(settings)
     other = next((key for key in parsed if not key.startswith("data.") or key == "data.spec"), None)
     if other is not None:
         raise InputError(f"{other!r} is not a setting of this command; it takes data.NAME=value alone.")
     if not parsed:
         return None
-    from rekd_edge.training.configuration import load_config
+    from rekd_edge.data import DataSettings
 
-    return load_config(None, dict(parsed)).data
+    return DataSettings.given(parsed)
 
 
 def _lines(stream: BinaryIO) -> Iterator[str]:

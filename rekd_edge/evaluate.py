@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from rekd_edge.data import DataSettings, DataSource, Examples, TextFeatures, load_data
 from rekd_edge.errors import InputError
 from rekd_edge.evaluation import classification_metrics, rationale_agreement, rationale_ratio
+from rekd_edge.methods import method_of
 
 __all__ = ["evaluate"]
 
@@ -76,7 +77,7 @@ def _run(path: Path, data: DataSource, examples: Examples) -> Predicted:
     _check(path, config.task, config.labels, data)
     preprocessing = preprocessing_of_run(path, config)
     result = predict(model, batches(preprocessing.features(examples), preprocessing.collator(), 64))
-    tokenizer = None if config.method == "control" else preprocessing.tokenizer
+    tokenizer = None if method_of(config.method).is_control else preprocessing.tokenizer
     alone = None if result.rationale_logits is None else result.rationale_logits.argmax(axis=1)
     return result.logits.argmax(axis=1), result.masks, result.labels, tokenizer, alone
 

@@ -33,6 +33,10 @@ class Method:
     """Whether it decides from the whole input, so that its rationale is a score and not all that it saw."""
     teacher: Literal["never", "may", "must"] = "never"
     """Whether it learns from a teacher: a run that selects, of a method that selects itself; else a `cls` run."""
+    ignores: frozenset[str] = frozenset()
+    """Settings of all methods that have no effect on it."""
+    is_control: bool = False
+    """Whether it is the control of others, which shows random features."""
     settings: bool = False
     """Whether its objective has `Settings`, a section of a recipe named after the method."""
     epochs: int = 35
@@ -41,6 +45,16 @@ class Method:
     """Whether in some steps weights get no gradient, which processes that train together must know."""
     public: bool = True
     """Offered by `train --method`."""
+
+    @property
+    def has_ratio(self) -> bool:
+        """Whether it shows a predictor a part of the input, of which `target_ratio` is the size."""
+        return self.selects or self.is_control
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether it cannot do without a teacher."""
+        return self.teacher == "must"
 
     def model_class(self) -> Any:
         """The class of its model."""
@@ -54,6 +68,8 @@ class Method:
 
 _RATIONALE = "rekd_edge.modeling.model:RationaleModel"
 _OBJECTIVES = "rekd_edge.training.objectives"
+_OF_EQUATION_3 = frozenset(("initial_ratio", "lambda_select", "normalise_selection", "selection_loss"))
+"""What settings `re` and `rekd` have for the ratio; the other methods have losses of their own."""
 
 METHODS: dict[str, Method] = {
     "cls": Method(
@@ -65,7 +81,9 @@ METHODS: dict[str, Method] = {
         teacher="may",
         epochs=20,
     ),
-    "control": Method("random masks", _RATIONALE, f"{_OBJECTIVES}.control", selects=False, public=False),
+    "control": Method(
+        "random masks", _RATIONALE, f"{_OBJECTIVES}.control", selects=False, is_control=True, public=False
+    ),
     "re": Method("rationale extraction", _RATIONALE, f"{_OBJECTIVES}.re"),
     "rekd": Method("rationale extraction, distilled", _RATIONALE, f"{_OBJECTIVES}.rekd", teacher="must"),
     "plmr": Method(
@@ -73,6 +91,7 @@ METHODS: dict[str, Method] = {
         "rekd_edge.modeling.plmr:PLMRModel",
         f"{_OBJECTIVES}.plmr",
         teacher="may",
+        ignores=_OF_EQUATION_3 | {"share_embeddings", "pooling"},
         settings=True,
     ),
     "rtp": Method(
@@ -82,6 +101,7 @@ METHODS: dict[str, Method] = {
         tasks=("text",),
         whole_input=True,
         teacher="may",
+        ignores=_OF_EQUATION_3 | {"share_embeddings", "generator_layers"},
         settings=True,
         idle_weights=True,
     ),

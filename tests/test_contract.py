@@ -23,6 +23,7 @@ from rekd_edge.runtime import ImagePrediction, TextPrediction
 
 LOWEST = np.finfo(np.float32).min
 HEAVY = [
+    "pydantic",
     "torch",
     "transformers",
     "onnx",

@@ -2,69 +2,79 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
 from rekd_edge.errors import InputError
+from rekd_edge.settings import Section, Seed
 
 __all__ = ["DataSettings"]
 
+Column = Annotated[str, Field(min_length=1, max_length=1024)]
+Limit = Annotated[int, Field(ge=1, le=2**32 - 1)]
+
 
 @dataclass(frozen=True)
-class DataSettings:
+class DataSettings(Section):
     """Settings of every verb that takes `--data`.
 
     Raises:
         InputError: a value is of the wrong kind or out of range.
     """
 
-    text_column: str | None = None
+    section = "data"
+    _of_texts: ClassVar[frozenset[str]] = frozenset(("text_column", "max_length"))
+    _of_images: ClassVar[frozenset[str]] = frozenset(("image_column", "image_size", "augment"))
+    _of_training: ClassVar[frozenset[str]] = frozenset(("max_length", "image_size", "augment"))
+
+    text_column: Column | None = None
     """Column of the texts; found by convention if not given."""
-    label_column: str | None = None
+    label_column: Column | None = None
     """Column of the labels; found by convention if not given."""
-    image_column: str | None = None
+    image_column: Column | None = None
     """Column of the images; found by convention if not given."""
-    max_length: int = 256
+    max_length: Annotated[int, Field(ge=3, le=65_536)] = 256
     """Longest text in tokens, special tokens included."""
-    image_size: int | None = None
+    image_size: Annotated[int, Field(ge=1, le=2048)] | None = None
     """Height and width in pixels that images are resized to; the backbone's own if not given."""
     fine_labels: bool = False
     """Read `fine_label` (CIFAR-100's 100 classes) instead of `coarse_label` (20)."""
     augment: bool = False
     """Train on random crops (padding 4) and flips of the images, as the paper does on CIFAR."""
-    train_limit: int | None = None
+    train_limit: Limit | None = None
     """Train on at most so many examples, as balanced as the data."""
-    eval_limit: int | None = None
+    eval_limit: Limit | None = None
     """Evaluate on at most so many examples of every other split, as balanced as the data."""
-    test_limit: int | None = None
+    test_limit: Limit | None = None
     """The same of the test split alone; `eval_limit` if not given."""
-    validation_share: float = 0.2
+    validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """Share of the training split that becomes the validation split where the data has none."""
-    split_seed: int = 2026
+    split_seed: Seed = 2026
     """Seed of that split, of the limits and of the built-in data; not the seed of training."""
 
     def __post_init__(self) -> None:
-        for name in ("text_column", "label_column", "image_column"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, str) or not value):
-                raise InputError(f"data.{name} must be the name of a column, not {value!r}.")
-        for name in ("fine_labels", "augment"):
-            if not isinstance(getattr(self, name), bool):
-                raise InputError(f"data.{name} must be true or false, not {getattr(self, name)!r}.")
-        for name in ("image_size", "train_limit", "eval_limit", "test_limit"):
-            if getattr(self, name) is not None:
-                _check_integer(name, getattr(self, name), 1)
-        _check_integer("max_length", self.max_length, 3)
-        _check_integer("split_seed", self.split_seed, 0)
-        share = self.validation_share
-        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
-            raise InputError(f"data.validation_share must lie between 0 and 1, not {share!r}.")
         if self.text_column and self.image_column:
             raise InputError("data.text_column and data.image_column exclude each other; give one of them.")
         if self.fine_labels and self.label_column:
             raise InputError("data.fine_labels and data.label_column exclude each other; give one of them.")
 
+    @classmethod
+    def task_of(cls, name: str) -> str | None:
+        """The kind of data that a setting is for, `text` or `image`; None where it is for both."""
+        if name in cls._of_texts:
+            return "text"
+        return "image" if name in cls._of_images else None
 
-def _check_integer(name: str, value: object, lowest: int) -> None:
-    # sampling and splitting take 32-bit seeds, and no count comes near that
-    if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value < 2**32:
-        raise InputError(f"data.{name} must be a whole number from {lowest} to {2**32 - 1}, not {value!r}.")
+    @classmethod
+    def given(cls, overrides: dict[str, Any]) -> DataSettings:
+        """Settings of a verb that reads data and trains nothing, from `data.…` keys.
+
+        Raises:
+            InputError: a key is unknown, or has no effect outside of training.
+        """
+        fields = {key.removeprefix("data."): value for key, value in overrides.items()}
+        if idle := next((name for name in fields if name in cls._of_training), None):
+            raise InputError(f"data.{idle} belongs to the run, which keeps what it was trained with; leave it out.")
+        return cls(**fields)

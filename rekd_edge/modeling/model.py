@@ -183,7 +183,7 @@ class RationaleModel(nn.Module):
         margin = self.margin(selection)
         if selection.sampled is not None:
             mask = selection.sampled
-        elif self.config.method == "control":
+        elif method_of(self.config.method).is_control:
             ratio = self.config.target_ratio if random_ratio is None else random_ratio
             score, rounding = (None, None) if noise is None else (noise[..., 0], noise[:, 0, 1])
             mask = random_mask(selection.feature, ratio, score=score, rounding=rounding)
@@ -198,7 +198,7 @@ class RationaleModel(nn.Module):
         G of equation 1, [rows, features, 2]. Of a control uniform numbers in the same shape: the first of a feature is
         its score, the second of a row's first position rounds the row's count (`random_mask`).
         """
-        if self.config.method == "control":
+        if method_of(self.config.method).is_control:
             return torch.rand((rows, features, 2), device=generator.device, generator=generator)
         if self.generator is None:
             return None

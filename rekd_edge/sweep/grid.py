@@ -32,12 +32,11 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from rekd_edge.errors import InputError
 from rekd_edge.methods import METHODS, method_of
 from rekd_edge.sweep.fields import axes, known, mapping, text, texts, whole
 from rekd_edge.sweep.rows import SAME_SEED, Grid, Row, Variant
+from rekd_edge.training.configuration import read_yaml
 
 __all__ = ["FIRST_SEED", "Grid", "Row", "load_grid", "shipped_grids"]
 
@@ -116,11 +115,7 @@ def _read(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
         raise InputError(f"There is no grid {name}; give a YAML file or one of {', '.join(shipped_grids())}.")
     if name in seen:
         raise InputError(f"The grid {name} is its own base; take `base` out of one of {', '.join(seen)}.")
-    try:
-        fields = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{name} is not valid YAML: {' '.join(str(error).split())}.") from error
-    fields = mapping(fields, f"the grid {name}")
+    fields = mapping(read_yaml(path, name), f"the grid {name}")
     base = fields.pop("base", None)
     if base is None:
         return fields

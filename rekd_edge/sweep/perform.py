@@ -34,7 +34,6 @@ from rekd_edge.modeling.encoders.backbones import backbone_config
 from rekd_edge.runs import RunFolder, restate, source_digests
 from rekd_edge.runs.layout import TARGETS
 from rekd_edge.sweep.plan import Choice, Run
-from rekd_edge.sweep.rows import UNUSED_BY_CONTROLS, unused_by
 from rekd_edge.training.configuration import TrainingConfig
 from rekd_edge.training.run import train
 
@@ -112,12 +111,7 @@ class Resolver:
             run.control if control is None else str(control.folder),
             picked,
         )
-        facts = config.to_dict()
-        unused = UNUSED_BY_CONTROLS if config.method == "control" else unused_by(config.method, teacher is not None)
-        for setting in {"teacher", "control", "backbone", *_NOT_OF_A_RESULT, *unused}:
-            facts.pop(setting)
-        facts["data"].pop("spec")  # its content counts, and not where it lies
-        facts |= {
+        facts = config.identity() | {
             "format": FORMAT,
             "content": data_fingerprint(config.spec, config.data),
             "encoder": backbone_fingerprint(config.backbone),

@@ -9,20 +9,12 @@ from typing import Any
 
 from rekd_edge.errors import InputError
 from rekd_edge.methods import METHODS
-from rekd_edge.sweep.rows import SAME_SEED, UNUSED_BY_CONTROLS, Grid, Row, Values, Variant
-from rekd_edge.training.configuration import TrainingConfig, load_config
+from rekd_edge.sweep.rows import SAME_SEED, Grid, Row, Values, Variant
+from rekd_edge.training.configuration import TrainingConfig, load_config, unused_by
 
 __all__ = ["CONTROL", "Choice", "Run", "closure", "expand"]
 
 CONTROL = "control"
-_PLAIN = {
-    "control_epochs": None,
-    "warm_start": False,
-    "predictor_epochs": 0,
-    "share_embeddings": False,
-    "early_stopping": None,
-}
-"""Settings of the recipe that a control does without."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +69,9 @@ class Run:
         Raises:
             InputError: they are no settings, or do not go together.
         """
-        places = {"teacher": teacher, "control": control, **(_PLAIN if self.method == CONTROL else {})}
-        return load_config(self.recipe, {**self.settings, **picked, **places, "method": self.method, "seed": self.seed})
+        given = {**self.settings, **picked, "teacher": teacher, "control": control}
+        config = load_config(self.recipe, {**given, "method": self.method, "seed": self.seed})
+        return config.for_control() if METHODS[self.method].is_control else config
 
 
 def expand(grid: Grid) -> dict[str, Run]:
@@ -139,7 +132,7 @@ class _Expansion:
         picked = {key for choice in choices for candidate, _ in choice.candidates for key, _ in candidate}
         # a control of another shape, or of settings that are not known yet, is trained within its run
         alike = METHODS[method].model == METHODS[CONTROL].model and not config.class_ratios
-        if control == "train" and alike and picked <= UNUSED_BY_CONTROLS:
+        if control == "train" and alike and picked <= unused_by(CONTROL):
             control = self.add_control(row, method, values, settings, config, seed)
         teacher = None if variant.teacher is None else self.teacher(row, variant, values, seed)
         self.plan[name] = Run(
@@ -171,13 +164,13 @@ class _Expansion:
         self, row: Row, method: str, values: Values, settings: dict[str, Any], config: TrainingConfig, seed: int
     ) -> str:
         """Plan the control of a run unless one like it is planned; its name."""
-        kept = {key: value for key, value in settings.items() if key not in UNUSED_BY_CONTROLS}
+        kept = {key: value for key, value in settings.items() if key not in unused_by(CONTROL)}
         kept = {key: value for key, value in kept.items() if key.partition(".")[0] not in METHODS}
         kept.pop("control_epochs", None)
         kept["epochs"] = config.control_epochs or config.epochs or METHODS[method].epochs
         key = json.dumps([seed, kept], sort_keys=True, default=str)
         if key not in self.controls:
-            shaping = tuple((key, value) for key, value in values if key not in UNUSED_BY_CONTROLS)
+            shaping = tuple((key, value) for key, value in values if key not in unused_by(CONTROL))
             name = run_name(row.name, CONTROL, shaping, seed)
             number = 2
             while name in self.plan:

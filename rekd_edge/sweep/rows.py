@@ -8,43 +8,14 @@ from typing import Any, Literal
 
 from rekd_edge.errors import InputError
 from rekd_edge.methods import METHODS
+from rekd_edge.training.configuration import unused_by
 
-__all__ = ["SAME_SEED", "UNUSED_BY_CONTROLS", "Grid", "Row", "Values", "Variant", "unused_by"]
-
-_OF_SELECTION = frozenset(
-    (
-        *("target_ratio", "class_ratios", "mask_mode", "generator_layers", "share_embeddings", "calibrate"),
-        *("lambda_select", "normalise_selection", "selection_loss", "lambda_contiguity"),
-        *("initial_ratio", "ratio_descent", "select_words", "min_selected", "max_selected"),
-        *("temperature_start", "temperature_end", "temperature_refresh"),
-        *("predictor_epochs", "warm_start", "control", "control_epochs"),
-    )
-)
-_OF_TEACHERS = frozenset(
-    (
-        *("alpha", "alpha_end", "distil", "kd_temperature", "lambda_r"),
-        *("teacher_labels", "teacher_mask", "teacher_margins", "allow_weak_teacher", "gumbel_noise"),
-    )
-)
-_OF_LABELS = frozenset(("temperature_start", "temperature_end", "temperature_refresh"))
-"""Settings of selection that distilling labels needs too."""
-_OF_RATIONALES = _OF_TEACHERS - {"alpha", "alpha_end", "distil", "kd_temperature", "teacher_labels"}
-"""Settings of teachers that a student which selects nothing has no use for."""
-_OF_A_CONTROL = frozenset(("target_ratio", "class_ratios", "mask_mode", "control_epochs"))
-UNUSED_BY_CONTROLS = (_OF_SELECTION - _OF_A_CONTROL) | _OF_TEACHERS | {"early_stopping"}
-"""Settings that leave a control as it is: runs that differ in these alone share one."""
+__all__ = ["SAME_SEED", "Grid", "Row", "Values", "Variant"]
 
 Values = tuple[tuple[str, Any], ...]
 """Settings and the values that `vary` or `tune` gave them, in the grid's order."""
 
 SAME_SEED: Literal["same"] = "same"
-
-
-def unused_by(method: str, taught: bool) -> frozenset[str]:
-    """Settings that a method knows nothing of, with or without a teacher: its line is not varied by these."""
-    if METHODS[method].selects:
-        return frozenset() if taught else _OF_TEACHERS
-    return (_OF_SELECTION - _OF_LABELS) | _OF_RATIONALES if taught else _OF_SELECTION | _OF_TEACHERS
 
 
 @dataclass(frozen=True)

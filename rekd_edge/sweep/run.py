@@ -31,7 +31,7 @@ from rekd_edge.sweep.perform import (
     read_result,
     unknown_folders,
 )
-from rekd_edge.sweep.plan import CONTROL, Run, closure, expand
+from rekd_edge.sweep.plan import Run, closure, expand
 from rekd_edge.sweep.plots import draw
 from rekd_edge.sweep.rendering import as_markdown
 from rekd_edge.sweep.rows import Grid
@@ -212,7 +212,7 @@ class _Sweep:
 
     def document(self) -> dict[str, Any]:
         """What `table.json` holds: the same whatever engine, order and workers."""
-        controls = [run.name for run in self.plan.values() if run.method == CONTROL]
+        controls = [run.name for run in self.plan.values() if METHODS[run.method].is_control]
         order = [run.name for run in self._in_order() if run.name not in controls]
         return {
             "benchmark": f"sweep-{self.grid.name}",

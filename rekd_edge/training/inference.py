@@ -57,6 +57,7 @@ def predict(model: RationaleModel, loader: Iterable[dict[str, Tensor]], calibrat
             target.
     """
     was_training, config, device = model.training, model.config, next(model.parameters()).device
+    is_control = method_of(config.method).is_control
     model.eval()
 
     def select_all() -> list[Selection]:
@@ -85,7 +86,7 @@ def predict(model: RationaleModel, loader: Iterable[dict[str, Tensor]], calibrat
     for batch, selection in zip(loader, selections, strict=True):
         inputs, attention_mask = _inputs(batch, device)
         feature = selection.feature
-        if config.method == "control":
+        if is_control:
             drawn = control_masks(feature.cpu(), config.target_ratio, random)
         else:
             drawn = [model.deterministic_mask(model.margin(selection), selection)]

@@ -153,8 +153,8 @@ def model_config(config: TrainingConfig, data: DataSource, preprocessing: Prepro
     if config.select_words and not text:
         raise InputError("select_words joins the pieces of a word; images have none, leave it out.")
     ratios = config.ratios(tuple(data.label_names))
-    target_ratio = 1.0 if config.method == "cls" else config.target_ratio
-    if config.class_ratios and config.method != "cls":  # a mask is made before the label is known: their mean
+    target_ratio = config.target_ratio if method.has_ratio else 1.0
+    if config.class_ratios and method.has_ratio:  # a mask is made before the label is known: their mean
         target_ratio = float(np.mean([ratios[label] for label in data.split("train").labels]))
     assert target_ratio is not None
     assert config.head_dropout is not None

@@ -14,7 +14,7 @@ from rekd_edge.errors import InputError
     "values",
     [
         {"max_length": 2},
-        {"max_length": "256"},
+        {"max_length": "many"},
         {"max_length": True},
         {"image_size": 0},
         {"train_limit": -1},
@@ -27,7 +27,6 @@ from rekd_edge.errors import InputError
         {"split_seed": 2**32},
         {"fine_labels": "yes"},
         {"augment": 1},
-        {"text_column": ""},
         {"label_column": 3},
         {"text_column": "a", "image_column": "b"},
         {"fine_labels": True, "label_column": "a"},

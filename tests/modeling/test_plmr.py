@@ -320,7 +320,6 @@ def test_a_saved_model_answers_alike_and_keeps_the_hubs_names(
         (Depth(None, 1), {}, "generator_layers must be between 2 and 5"),
         (Depth(None, None), {}, "generator_layers must be between 2 and 5"),
         (Depth(None, 3), {"full_layers": 3}, "plmr.full_layers must be between 1 and 2"),
-        (Depth(None, 3), {"full_layers": 0}, "plmr.full_layers must be between 1 and 2"),
         (Depth(7, 3), {}, "has 6 layers; 7 cannot be kept"),
         (Depth(2, 1), {}, "at least 3 layers, not of 2"),
     ],

@@ -105,12 +105,6 @@ def test_re_minimises_equation_6(scene: dict[str, Any], selection_loss: str, nor
     assert terms["argmax_ratio"].item() == pytest.approx(np.mean(argmax), abs=1e-6)
 
 
-def test_a_falling_target_is_the_one_of_equation_3(scene: dict[str, Any]) -> None:
-    terms, output, context = run(scene, "re", ratio_descent=0.5, moment=Moment(TEMPERATURE, 0.25))
-    halfway = replace(context, config=replace(context.config, target_ratio=0.6))  # of the way from 1 to .2
-    assert terms["loss"].item() == pytest.approx(l_re(output, scene["batch"]["labels"], halfway), rel=1e-4)
-
-
 def with_teachers(scene: dict[str, Any], count: int = 1) -> dict[str, Tensor]:
     """What so many teachers say of the batch: random logits."""
     random = torch.Generator().manual_seed(5)

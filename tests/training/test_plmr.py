@@ -272,9 +272,9 @@ def test_what_the_method_cannot_do_is_refused(
     ("name", "value", "words"),
     [
         ("gap", "squared", "must be one of hinge, signed, absolute"),
-        ("temperature", 0.0, "must be above 0"),
-        ("lambda_sparsity", -1.0, "must be at least 0"),
-        ("gap_weight", float("nan"), "must be at least 0"),
+        ("temperature", 0.0, "must be a number above 0"),
+        ("lambda_sparsity", -1.0, "must be a number of at least 0"),
+        ("gap_weight", float("nan"), "must be a number of at least 0"),
         ("unknown", 1, "Unknown setting 'plmr.unknown'"),
     ],
 )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from rekd_edge.data import DataSource, TextFeatures
@@ -16,6 +17,7 @@ from rekd_edge.modeling.encoders.encoder import Encoder
 from rekd_edge.modeling.masking import padding_bias
 from rekd_edge.modeling.plmr import PLMRSelection, check_layers, kept_shares
 from rekd_edge.progress import say
+from rekd_edge.settings import Count, NotNegative, Positive, Section
 from rekd_edge.training import losses
 from rekd_edge.training.configuration import TrainingConfig
 from rekd_edge.training.objectives import Context, Moment, Terms, inputs_of, ratio_terms
@@ -24,48 +26,34 @@ from rekd_edge.training.preparation import Preprocessing, load_encoder
 
 __all__ = ["Settings", "choose_split", "homogeneity", "objective", "prepare", "sparsity_loss"]
 
-GAPS = ("hinge", "signed", "absolute")
 MEASURED_EXAMPLES = 64
 FLAT = 0.05
 """A range of homogeneity that means nothing; that of all-MiniLM-L6-v2 is 0.24, of random weights 0.01."""
 
 
-@dataclass
-class Settings:
+@dataclass(frozen=True)
+class Settings(Section):
     """`plmr.…`; defaults are those of the paper and its code, where nothing else is said."""
 
-    full_layers: int | None = None
+    section = "plmr"
+
+    full_layers: Count | None = None
     """Layers that read the whole input before pruning begins; half of the generator's by default."""
-    temperature: float = 1.0
+    temperature: Positive = 1.0
     """τ of the Gumbel-Softmax, the same throughout."""
-    lambda_sparsity: float = 5.0
+    lambda_sparsity: NotNegative = 5.0
     """λ_s: weight of |share kept - share of the schedule|, summed over the steps."""
-    lambda_continuity: float = 10.0
+    lambda_continuity: NotNegative = 10.0
     """λ_c: weight of the total variation of the rationale."""
-    full_text_weight: float = 2.0
+    full_text_weight: NotNegative = 2.0
     """Weight of the task loss on the whole input, read after its last layer."""
-    gap_weight: float = 1.0
+    gap_weight: NotNegative = 1.0
     """Weight of what the rationale's task loss has over the whole input's."""
-    gap: str = "hinge"
+    gap: Literal["hinge", "signed", "absolute"] = "hinge"
     """That difference where it is above 0 (`hinge`, as the paper words it), `signed` (the published code: 2 · rationale
     + 1 · whole input in all) or its `absolute` value."""
     zero_class_token: bool = False
     """Zero the class token for the predictor too, as the published code does (texts, `zero`)."""
-
-    def __post_init__(self) -> None:
-        """Check every value.
-
-        Raises:
-            InputError: a value out of range.
-        """
-        if self.gap not in GAPS:
-            raise InputError(f"plmr.gap must be one of {', '.join(GAPS)}, not {self.gap!r}.")
-        if not (math.isfinite(self.temperature) and self.temperature > 0):
-            raise InputError(f"plmr.temperature must be above 0, not {self.temperature}.")
-        for name in ("lambda_sparsity", "lambda_continuity", "full_text_weight", "gap_weight"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise InputError(f"plmr.{name} must be at least 0, not {value}.")
 
 
 def prepare(config: TrainingConfig, data: DataSource, preprocessing: Preprocessing) -> TrainingConfig:

@@ -30,7 +30,7 @@ def re_terms(output: RationaleOutput, batch: dict[str, Tensor], moment: Moment, 
     task = losses.task_loss(output.logits, batch["labels"])
     features = output.selection.feature.sum(dim=-1).float()
     selected = output.mask.sum(dim=-1)
-    selection = selection_term(context, selected, features, batch["labels"], config.descent_at(moment.progress))
+    selection = selection_term(context, selected, features, batch["labels"])
     terms = {"re": losses.re_loss(task, selection, config.lambda_select), "task": task, "selection": selection}
     if config.lambda_contiguity:
         terms["contiguity"] = losses.contiguity_loss(output.mask, output.selection.feature, context.grid)
@@ -38,19 +38,13 @@ def re_terms(output: RationaleOutput, batch: dict[str, Tensor], moment: Moment, 
     return {"loss": terms["re"], **terms, **ratio_terms(output)}
 
 
-def selection_term(
-    context: Context, selected: Tensor, features: Tensor, labels: Tensor, descent: float = 0.0
-) -> Tensor:
-    """Equation 3 as the run's settings read it; `selected` and `features` are counts [batch], `descent` is how much of
-    the way from all features to the target is still to go.
-    """
+def selection_term(context: Context, selected: Tensor, features: Tensor, labels: Tensor) -> Tensor:
+    """Equation 3 as the run's settings read it; `selected` and `features` are counts [batch]."""
     config = context.config
     if config.count_all_positions and context.max_length is not None:
         features = torch.full_like(features, context.max_length)
     reference = losses.REFERENCE_FEATURES[context.task] if config.normalise_selection else None
-    target = context.ratios(labels)
-    target = target + (1.0 - target) * descent
-    return losses.selection_loss(selected, features, target, reference, config.selection_loss)
+    return losses.selection_loss(selected, features, context.ratios(labels), reference, config.selection_loss)
 
 
 def dev_terms(predictions: Predictions, context: Context) -> dict[str, float]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional
 
 from rekd_edge.errors import InputError
 from rekd_edge.modeling.rtp import SIGMA, RTPOutput, class_scores, of_class
+from rekd_edge.settings import NotNegative, Section
 from rekd_edge.training import losses
 from rekd_edge.training.configuration import TrainingConfig
 from rekd_edge.training.objectives import Context, Moment, Terms, inputs_of
@@ -22,67 +24,50 @@ if TYPE_CHECKING:
 
 __all__ = ["Settings", "complement_loss", "dev_terms", "objective", "prepare", "rationale_loss", "regulariser"]
 
-_CHOICES = {
-    "sigma": ("sender", "receiver"),
-    "rationale_loss": ("log_sigmoid", "cross_entropy"),
-    "smoothness": ("sum", "mean"),
-}
 STEP = 1e-6
 """Tolerance, in epochs, for the rounding of `Moment.progress`."""
 
 
-@dataclass
-class Settings:
+@dataclass(frozen=True)
+class Settings(Section):
     """RTP's own settings; the defaults are those of the paper.
 
     Small encoders without pretraining saturate the mask of the class that an empty text is given, unless the heads
     learn faster (`head_learning_rate` ten times the encoder's) and the label's mask costs more (`rtp.lambda_label=1`).
     """
 
-    sigma: str = "sender"
+    section = "rtp"
+
+    sigma: Literal["sender", "receiver"] = "sender"
     """Whose σ widens the mask: that of the token which spreads its weight (`sender`, the paper) or of the token which
     gathers it (`receiver`, the published code)."""
-    rationale_loss: str = "log_sigmoid"
+    rationale_loss: Literal["log_sigmoid", "cross_entropy"] = "log_sigmoid"
     """What the rationale's logit of the label is held to: `log_sigmoid` (the published code, -log sigmoid even though
     labels are a softmax) or `cross_entropy`."""
     freeze_class_head: bool = True
     """The class head learns from whole texts alone; false lets it learn from blended ones too, as the published
     stand-alone wrapper does."""
-    warmup_epochs: int = 3
+    warmup_epochs: Annotated[int, Field(ge=0, le=100_000)] = 3
     """Epochs of plain classification before rationales are learnt (a teacher's are learnt from the first)."""
-    lambda_rationale: float = 2.5
+    lambda_rationale: NotNegative = 2.5
     """Weight of: the rationale of the label predicts it."""
-    lambda_complement: float = 2.5
+    lambda_complement: NotNegative = 2.5
     """Weight of: what is left without the rationale does not."""
-    lambda_regulariser: float = 1.5
+    lambda_regulariser: NotNegative = 1.5
     """Weight of all terms below."""
-    lambda_l1: float = 0.001
+    lambda_l1: NotNegative = 0.001
     """Weight of the mean masks, summed over the classes."""
-    lambda_label: float = 0.2
+    lambda_label: NotNegative = 0.2
     """Weight of the square of the label's mean mask."""
-    lambda_others: float = 0.05
+    lambda_others: NotNegative = 0.05
     """Weight of the squares of the other classes' mean masks, summed."""
-    lambda_sigma: float = 0.02
+    lambda_sigma: NotNegative = 0.02
     """Weight of the mean of (σ - 3)² over the text, summed over the classes."""
-    lambda_smooth: float = 0.05
+    lambda_smooth: NotNegative = 0.05
     """Weight of the squared differences of neighbouring mask values, averaged over the classes."""
-    smoothness: str = "sum"
+    smoothness: Literal["sum", "mean"] = "sum"
     """How those differences are reduced over a text: their `sum` (the published code) or their `mean`, which makes
     `lambda_smooth` independent of the length."""
-
-    def __post_init__(self) -> None:
-        """Check every value.
-
-        Raises:
-            InputError: a value out of range.
-        """
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise InputError(f"rtp.{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}.")
-        for name in ("warmup_epochs", *(name for name in vars(self) if name.startswith("lambda_"))):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise InputError(f"rtp.{name} must be at least 0, not {value}.")
 
 
 def prepare(config: TrainingConfig, data: Any, preprocessing: Any) -> TrainingConfig:
