@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from rekd_edge.errors import InputError
 from rekd_edge.modeling import RationaleModel
+from rekd_edge.runs.layout import TARGETS
 from rekd_edge.training.configuration import TrainingConfig
 from rekd_edge.training.objectives import Context, Moment, objective_of
-from rekd_edge.training.run import TARGETS, train
+from rekd_edge.training.run import train
 from rekd_edge.training.targets import read_targets
 from rekd_edge.training.teacher import Teachers, read_teacher
 
