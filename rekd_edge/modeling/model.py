@@ -96,8 +96,8 @@ class RationaleModel(nn.Module):
 
     In training mode masks are sampled by straight-through Gumbel-Softmax at the given temperature; in `eval()` they
     follow the deterministic rule, the same code that is exported. The models of other methods are subclasses that may
-    override `build`, `draw_noise`, `select`, `margin`, `classify`, `rationale_logits`, `calibrate`,
-    `extra_outputs` and `extra_fields`.
+    override `build`, `build_predictor`, `draw_noise`, `select`, `margin`, `classify`, `rationale_logits`,
+    `calibrate`, `extra_outputs` and `extra_fields`.
     """
 
     EXTRA_OUTPUTS: ClassVar[dict[str, dict[str, Any]]] = {}
@@ -107,7 +107,7 @@ class RationaleModel(nn.Module):
         super().__init__()
         self.config = config
         self.generator: Any = self.build_generator(config, generator)
-        self.predictor = Predictor(predictor, len(config.labels), config.head_dropout, config.mask_mode, config.pooling)
+        self.predictor = self.build_predictor(config, predictor)
 
         if config.share_embeddings and generator is not None:
             generator.share_embedding(predictor)
@@ -148,6 +148,10 @@ class RationaleModel(nn.Module):
     def build_generator(self, config: RationaleConfig, encoder: Encoder | None) -> nn.Module | None:
         """The module that selects, wrapped around its encoder; None without an encoder."""
         return None if encoder is None else Generator(encoder, config.head_hidden, config.head_dropout)
+
+    def build_predictor(self, config: RationaleConfig, encoder: Encoder) -> Predictor:
+        """The module that classifies, wrapped around its encoder."""
+        return Predictor(encoder, len(config.labels), config.head_dropout, config.mask_mode, config.pooling)
 
     def forward(
         self,

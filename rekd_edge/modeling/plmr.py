@@ -36,8 +36,18 @@ from rekd_edge.modeling.selection import (
     mean_over_units,
     straight_through_mask,
 )
+from rekd_edge.modeling.towers import Predictor
 
-__all__ = ["SHED", "PLMRModel", "PLMRSelection", "PruningGenerator", "cascade", "check_layers", "kept_shares"]
+__all__ = [
+    "SHED",
+    "PLMRModel",
+    "PLMRSelection",
+    "PruningGenerator",
+    "ZeroingPredictor",
+    "cascade",
+    "check_layers",
+    "kept_shares",
+]
 
 SHED = -1e6
 """The margin of a feature shed at the last but one step, for each step that it missed: it ranks by its last step."""
@@ -118,6 +128,30 @@ class PruningGenerator(nn.Module):
         return torch.cat([hidden[:, :prefix], features], dim=1), where.gather(1, order), bias
 
 
+class ZeroingPredictor(Predictor):
+    """Sees nothing of a feature that is not selected, its position included, in any of its layers.
+
+    The published code zeroes hidden states before each layer: first the output of the embedding layer, after its
+    normalisation and dropout, then what the layer before gave.
+    """
+
+    def __init__(self, encoder: Encoder, config: RationaleConfig) -> None:
+        super().__init__(encoder, len(config.labels), config.head_dropout, config.mask_mode, config.pooling)
+        self.zeroes_class_token = config.options["zero_class_token"]
+
+    def forward(self, inputs: Tensor, visible: Tensor, bias: Tensor | None) -> Tensor:
+        encoder = self.encoder
+        hidden = encoder.assemble(encoder.embed(encoder.features(inputs)))  # [batch, positions, hidden]
+        stays = nn.functional.pad(visible, (encoder.prefix, 0), value=1.0)[..., None].to(hidden.dtype)
+        first = stays
+        if self.zeroes_class_token:  # before the first layer alone
+            first = stays * (torch.arange(stays.shape[1], device=stays.device) > 0)[:, None]
+
+        for place, layer in enumerate(encoder.layer_stack()):
+            hidden = encoder.run([layer], hidden * (stays if place else first), bias)
+        return self.classifier(self.pool(encoder.finish(hidden), visible))
+
+
 class PLMRModel(RationaleModel):
     """The model of `plmr`.
 
@@ -156,8 +190,14 @@ class PLMRModel(RationaleModel):
             "full_layers": full_layers,
             "biases": [0.0] * (split - full_layers - 1),
             "zero_class_token": options.zero_class_token,
+            "zeroed": options.zeroed,
         }
         return cls(facts, predictor, generator)
+
+    def build_predictor(self, config: RationaleConfig, encoder: Encoder) -> Predictor:
+        if config.mask_mode == "zero" and self._zeroes_hidden_states(config):
+            return ZeroingPredictor(encoder, config)
+        return super().build_predictor(config, encoder)
 
     def build_generator(self, config: RationaleConfig, encoder: Encoder | None) -> nn.Module:
         assert encoder is not None
@@ -284,9 +324,14 @@ class PLMRModel(RationaleModel):
 
     def visible(self, inputs: Tensor, attention_mask: Tensor | None, mask: Tensor) -> Tensor:
         visible = super().visible(inputs, attention_mask, mask)
-        if not self.config.options["zero_class_token"]:
+        if self._zeroes_hidden_states(self.config) or not self.config.options["zero_class_token"]:
             return visible
         return visible * (torch.arange(visible.shape[1], device=visible.device) > 0)
+
+    @staticmethod
+    def _zeroes_hidden_states(config: RationaleConfig) -> bool:
+        """Runs of the first release zeroed the embeddings of features alone, and say nothing of it."""
+        return config.options.get("zeroed", "features") == "hidden_states"
 
 
 def check_layers(encoder: Encoder) -> int:
@@ -304,9 +349,9 @@ def check_layers(encoder: Encoder) -> int:
 
 
 def kept_shares(target_ratio: float | Tensor, steps: int) -> Tensor:
-    """The share of the features to be kept after each of n steps, ln((e^p · i + e · (n - i)) / n), [steps]."""
-    last = torch.as_tensor(target_ratio, dtype=torch.float32)
-    i = torch.arange(1, steps + 1, device=last.device)
+    """The share of the features to keep after step i of n, ln((e^p · i + e · (n - i)) / n), [steps]."""
+    last = target_ratio if isinstance(target_ratio, Tensor) else torch.tensor(target_ratio, dtype=torch.float64)
+    i = torch.arange(1, steps + 1, dtype=last.dtype, device=last.device)
     return torch.log((last.exp() * i + torch.e * (steps - i)) / steps)
 
 

@@ -96,13 +96,14 @@ class RTPModel(RationaleModel):
     the same rule as everywhere.
     """
 
+    predictor: BlendedPredictor
+
     EXTRA_OUTPUTS: ClassVar[dict[str, dict[str, Any]]] = {
         "rationale_scores": {"dtype": "float32", "shape": ["batch", "features", "classes"]}
     }
 
     def __init__(self, config: RationaleConfig, predictor: Encoder, generator: Encoder | None) -> None:
         super().__init__(config, predictor, None)
-        self.predictor: BlendedPredictor = BlendedPredictor(predictor, config)
         self.token_head = nn.Linear(predictor.hidden_size, 2 * len(config.labels))
         with torch.no_grad():
             self.token_head.weight.mul_(0.1)
@@ -115,6 +116,9 @@ class RTPModel(RationaleModel):
         facts.predictor = predictor.config.to_dict()
         facts.options = {**facts.options, "sigma": options.sigma}
         return cls(facts, predictor, None)
+
+    def build_predictor(self, config: RationaleConfig, encoder: Encoder) -> Predictor:
+        return BlendedPredictor(encoder, config)
 
     def forward(
         self,

@@ -11,9 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from rekd_edge.modeling import RationaleConfig, RationaleModel
+from rekd_edge.modeling import Depth, RationaleConfig, RationaleModel
 from rekd_edge.modeling.encoders import encoder_from_backbone
 from rekd_edge.modeling.encoders.backbones import load_backbone
+from rekd_edge.modeling.plmr import PLMRModel
+from rekd_edge.training.objectives.plmr import Settings
 
 GEOMETRY = {
     "hidden_size": 32,
@@ -32,6 +34,7 @@ FAMILIES = {
 DONORS = {"bilstm": "bert", "cnn": "roberta", "resnet": "vit"}
 """Families of other nets, and whose features each reads here."""
 CLS, SEP = 2, 3
+FOUR_SELECT = Depth(None, 4)
 
 
 @pytest.fixture(scope="session")
@@ -109,3 +112,66 @@ def make_batch() -> Callable[..., dict[str, Tensor]]:
         return {"input_ids": input_ids, "attention_mask": attention_mask}
 
     return make
+
+
+@pytest.fixture(scope="session")
+def deep_folder(config_folder: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """A family's tiny `config.json` with six layers."""
+
+    def write(family: str, layers: int = 6) -> Path:
+        fields = json.loads((config_folder(family) / "config.json").read_text())
+        folder = tmp_path_factory.mktemp(f"deep-{family}")
+        (folder / "config.json").write_text(json.dumps({**fields, "num_hidden_layers": layers}))
+        return folder
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def make_plmr(
+    deep_folder: Callable[..., Path], make_batch: Callable[..., dict[str, Tensor]]
+) -> Callable[..., PLMRModel]:
+    """A model in `eval()`: 1 layer of the whole input, 3 that prune, 2 that decide; each step sheds about a quarter."""
+
+    def make(
+        family: str,
+        mask_mode: str = "zero",
+        depth: Depth = FOUR_SELECT,
+        settings: dict[str, Any] | None = None,
+        layers: int = 6,
+        **fields: Any,
+    ) -> PLMRModel:
+        torch.manual_seed(0)
+        folder, image = str(deep_folder(family, layers)), family == "vit"
+        facts = RationaleConfig(
+            task="image" if image else "text",
+            method="plmr",
+            labels=["a", "b", "c"],
+            predictor={},
+            head_dropout=0.0,
+            mask_mode=mask_mode,
+            target_ratio=0.3,
+            max_length=None if image else 24,
+            special_token_ids=[] if image else [2, 3],
+            pad_token_id=1 if family == "roberta" else 0,
+        )
+        for name, value in fields.items():
+            setattr(facts, name, value)
+        options = Settings(**({"full_layers": 1} if settings is None else settings))
+        model = PLMRModel.build(facts, lambda kept: encoder_from_backbone(load_backbone(folder, kept)), depth, options)
+        with torch.no_grad():
+            model.generator.head[-1].weight.copy_(torch.randn(model.generator.head[-1].weight.shape))
+        model.eval()
+        batch = make_batch(family, (24, 24, 24))
+        model.calibrate(
+            lambda: [model.select(batch.get("input_ids", batch.get("pixel_values")), batch.get("attention_mask"))],
+            shed_a_quarter,
+        )
+        return model
+
+    return make
+
+
+@torch.no_grad()
+def shed_a_quarter(found: list[tuple[Tensor, Tensor, Tensor]], *how: Any) -> float:
+    return -float(found[0][0][found[0][2]].quantile(0.257))  # between two margins

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,14 +15,10 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
 
-from rekd_edge.errors import InputError
-from rekd_edge.modeling import Depth, RationaleConfig, RationaleModel, Sampling
-from rekd_edge.modeling.encoders import encoder_from_backbone
-from rekd_edge.modeling.encoders.backbones import load_backbone
+from rekd_edge.modeling import Depth, RationaleModel, Sampling
 from rekd_edge.modeling.masking import HIDDEN, padding_bias
 from rekd_edge.modeling.plmr import SHED, PLMRModel, cascade, kept_shares
 from rekd_edge.modeling.selection import NEVER_SELECTED, gumbel_noise
-from rekd_edge.training.objectives.plmr import Settings
 
 Make = Callable[..., PLMRModel]
 Batch = Callable[..., dict[str, Tensor]]
@@ -36,66 +31,8 @@ STEPS = SPLIT - FULL
 SOME = Depth(None, SPLIT)
 
 
-@pytest.fixture(scope="session")
-def deep_folder(config_folder: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """A family's tiny `config.json` with six layers."""
-
-    def write(family: str, layers: int = LAYERS) -> Path:
-        fields = json.loads((config_folder(family) / "config.json").read_text())
-        folder = tmp_path_factory.mktemp(f"deep-{family}")
-        (folder / "config.json").write_text(json.dumps({**fields, "num_hidden_layers": layers}))
-        return folder
-
-    return write
-
-
-@pytest.fixture(scope="session")
-def make_plmr(deep_folder: Callable[..., Path], make_batch: Batch) -> Make:
-    """A model in `eval()`: 1 layer of the whole input, 3 that prune, 2 that decide; each step sheds about a quarter."""
-
-    def make(
-        family: str,
-        mask_mode: str = "zero",
-        depth: Depth = SOME,
-        settings: dict[str, Any] | None = None,
-        layers: int = LAYERS,
-        **fields: Any,
-    ) -> PLMRModel:
-        torch.manual_seed(0)
-        folder, image = str(deep_folder(family, layers)), family == "vit"
-        facts = RationaleConfig(
-            task="image" if image else "text",
-            method="plmr",
-            labels=["a", "b", "c"],
-            predictor={},
-            head_dropout=0.0,
-            mask_mode=mask_mode,
-            target_ratio=0.3,
-            max_length=None if image else 24,
-            special_token_ids=[] if image else [2, 3],
-            pad_token_id=1 if family == "roberta" else 0,
-        )
-        for name, value in fields.items():
-            setattr(facts, name, value)
-        options = Settings(**({"full_layers": FULL} if settings is None else settings))
-        model = PLMRModel.build(facts, lambda kept: encoder_from_backbone(load_backbone(folder, kept)), depth, options)
-        with torch.no_grad():
-            model.generator.head[-1].weight.copy_(torch.randn(model.generator.head[-1].weight.shape))
-        model.eval()
-        lengths = (24, 24, 24)
-        model.calibrate(lambda: [model.select(*inputs_of(make_batch(family, lengths)))], shed_a_quarter)
-        return model
-
-    return make
-
-
 def inputs_of(batch: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
     return batch.get("input_ids", batch.get("pixel_values")), batch.get("attention_mask")
-
-
-@torch.no_grad()
-def shed_a_quarter(found: list[tuple[Tensor, Tensor, Tensor]], *how: Any) -> float:
-    return -float(found[0][0][found[0][2]].quantile(0.257))  # between two margins
 
 
 def stated(model: PLMRModel, batch: dict[str, Tensor], rule: Rule) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
@@ -267,30 +204,6 @@ def test_the_whole_input_is_read_after_the_full_layers_by_the_predictors_classif
         torch.testing.assert_close(model.select(*inputs_of(batch), Sampling()).full_logits, expected)
 
 
-@torch.no_grad()
-def test_the_class_token_can_be_zeroed_for_the_predictor(make_plmr: Make, make_batch: Batch) -> None:
-    batch = make_batch("bert")
-    for zeroed in (False, True):
-        model = make_plmr("bert", settings={"full_layers": 1, "zero_class_token": zeroed})
-        mask = model(**batch).mask
-        visible = model.visible(*inputs_of(batch), mask)
-        assert (visible[:, 0] == (0 if zeroed else 1)).all()
-        rows = torch.arange(3), batch["attention_mask"].sum(dim=1) - 1
-        assert (visible[rows] == 1).all()  # [SEP]
-
-
-@every_family
-def test_one_encoder_is_split(family: str, make_plmr: Make, deep_folder: Callable[..., Path]) -> None:
-    model = make_plmr(family)
-    assert len(model.generator.encoder.layer_stack()) == model.config.generator["num_hidden_layers"] == SPLIT
-    assert len(model.predictor.encoder.layer_stack()) == model.config.predictor["num_hidden_layers"] == LAYERS - SPLIT
-    assert model.generator.encoder.embedding is model.predictor.encoder.embedding
-    torch.manual_seed(0)
-    whole = encoder_from_backbone(load_backbone(str(deep_folder(family)))).layer_stack()
-    for ours, theirs in zip(model.predictor.encoder.layer_stack(), whole[SPLIT:], strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
-
-
 @every_family
 @every_mode
 @torch.no_grad()
@@ -310,35 +223,6 @@ def test_a_saved_model_answers_alike_and_keeps_the_hubs_names(
     assert f"generator.encoder.backbone.encoder.layer.{SPLIT - 1}.{path}" in names
     assert f"predictor.encoder.backbone.encoder.layer.{LAYERS - SPLIT - 1}.{path}" in names
     assert not any("embedding_path" in name or "word_embeddings" in name for name in names if "generator" in name)
-
-
-@pytest.mark.parametrize(
-    ("depth", "settings", "words"),
-    [
-        (Depth(None, 6), {}, "plmr splits 6 layers .* generator_layers must be between 2 and 5"),
-        (Depth(4, 4), {}, "plmr splits 4 layers .* between 2 and 3"),
-        (Depth(None, 1), {}, "generator_layers must be between 2 and 5"),
-        (Depth(None, None), {}, "generator_layers must be between 2 and 5"),
-        (Depth(None, 3), {"full_layers": 3}, "plmr.full_layers must be between 1 and 2"),
-        (Depth(7, 3), {}, "has 6 layers; 7 cannot be kept"),
-        (Depth(2, 1), {}, "at least 3 layers, not of 2"),
-    ],
-)
-def test_wrong_splits_are_refused(depth: Depth, settings: dict[str, Any], words: str, make_plmr: Make) -> None:
-    with pytest.raises(InputError, match=words):
-        make_plmr("bert", depth=depth, settings=settings)
-
-
-def test_zeroing_the_class_token_is_for_zeroed_texts(make_plmr: Make) -> None:
-    for family, mask_mode in (("vit", "zero"), ("bert", "drop")):
-        with pytest.raises(InputError, match="zero_class_token is for texts with mask_mode=zero"):
-            make_plmr(family, mask_mode, settings={"zero_class_token": True})
-
-
-def test_encoders_without_transformer_layers_are_refused(make_plmr: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rekd_edge.modeling.encoders.transformer.BertEncoder.can_drop", False, raising=False)
-    with pytest.raises(InputError, match="splits the layers of a transformer"):
-        make_plmr("bert")
 
 
 @torch.no_grad()

@@ -176,8 +176,9 @@ def test_settings_of_earlier_releases_still_load() -> None:
 def flat(config: TrainingConfig) -> dict[str, Any]:
     """A saved recipe as overrides."""
     saved = json.loads(json.dumps(config.to_dict()))
-    data = saved.pop("data")
-    return saved | {f"data.{key}": value for key, value in data.items()}
+    for section in ("data", config.method):
+        saved |= {f"{section}.{key}": value for key, value in saved.pop(section, {}).items()}
+    return saved
 
 
 @pytest.mark.parametrize(

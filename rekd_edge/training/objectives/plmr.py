@@ -24,16 +24,16 @@ from rekd_edge.training.objectives import Context, Moment, Terms, inputs_of, rat
 from rekd_edge.training.objectives.distillation import distilled, has_teachers
 from rekd_edge.training.preparation import Preprocessing, load_encoder
 
-__all__ = ["Settings", "choose_split", "homogeneity", "objective", "prepare", "sparsity_loss"]
+__all__ = ["Settings", "choose_split", "continuity_loss", "homogeneity", "objective", "prepare", "sparsity_loss"]
 
 MEASURED_EXAMPLES = 64
 FLAT = 0.05
-"""A range of homogeneity that means nothing; that of all-MiniLM-L6-v2 is 0.24, of random weights 0.01."""
+"""A range of homogeneity below which no split is preferred; all-MiniLM-L6-v2 has 0.24, random weights 0.01."""
 
 
 @dataclass(frozen=True)
 class Settings(Section):
-    """`plmr.…`; defaults are those of the paper and its code, where nothing else is said."""
+    """PLMR's own settings; the defaults are those of the paper and its code, where nothing else is said."""
 
     section = "plmr"
 
@@ -42,33 +42,43 @@ class Settings(Section):
     temperature: Positive = 1.0
     """τ of the Gumbel-Softmax, the same throughout."""
     lambda_sparsity: NotNegative = 5.0
-    """λ_s: weight of |share kept - share of the schedule|, summed over the steps."""
+    """λ_s: weight of |share kept - share of the schedule|, summed over the pruning steps."""
     lambda_continuity: NotNegative = 10.0
-    """λ_c: weight of the total variation of the rationale."""
+    """λ_c: weight of the total variation of the mask, summed over the pruning steps."""
     full_text_weight: NotNegative = 2.0
-    """Weight of the task loss on the whole input, read after its last layer."""
+    """Weight of the task loss on the whole input, read after the last layer that sees all of it."""
     gap_weight: NotNegative = 1.0
-    """Weight of what the rationale's task loss has over the whole input's."""
+    """Weight of the rationale's task loss minus that of the whole input."""
     gap: Literal["hinge", "signed", "absolute"] = "hinge"
-    """That difference where it is above 0 (`hinge`, as the paper words it), `signed` (the published code: 2 · rationale
-    + 1 · whole input in all) or its `absolute` value."""
+    """How that difference counts: where it is above 0 (`hinge`, as the paper words it), `signed` (the published code:
+    2 · rationale + 1 · whole input in all), or by its `absolute` value."""
+    denominators: Literal["features", "positions"] = "features"
+    """What shares and means are taken over: `features`, or `positions` (the published code, texts only): the share kept
+    is over all tokens attended to, special ones included, and continuity over the text padded to `max_length`."""
+    zeroed: Literal["hidden_states", "features"] = "hidden_states"
+    """What `mask_mode=zero` zeroes for the predictor: `hidden_states` (the published code), before every layer, so that
+    positions are zeroed too; or the embeddings of `features` alone, to which their positions are then added."""
     zero_class_token: bool = False
-    """Zero the class token for the predictor too, as the published code does (texts, `zero`)."""
+    """Zero the class token before the predictor's first layer too, as the published code does (texts, `zero`)."""
 
 
 def prepare(config: TrainingConfig, data: DataSource, preprocessing: Preprocessing) -> TrainingConfig:
-    """Refuse what the method cannot do; choose the split where none is given.
+    """Refuse settings that the method cannot follow; choose the split where none is given.
 
     Raises:
-        InputError: as said.
+        InputError: such a setting, or an encoder that cannot be split.
     """
     if config.count_all_positions:
         raise InputError("plmr counts features alone; set count_all_positions=false.")
     if config.lambda_contiguity:
         raise InputError("plmr has a weight of its own for runs of features; set plmr.lambda_continuity instead.")
+    if config.options.denominators == "positions" and data.task != "text":
+        raise InputError("Images have no padding to count; set plmr.denominators=features.")
+
     config = replace(config, share_embeddings=True, pooling="first")  # one encoder, whose early exit reads that
     if config.generator_layers is not None:
         return config
+
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)  # an encoder without weights of its own
         encoder = load_encoder(config.backbone, config.layers, preprocessing)
@@ -140,11 +150,16 @@ def objective(model: nn.Module, batch: dict[str, Tensor], moment: Moment, contex
     assert selection.full_logits is not None
     task = losses.task_loss(output.logits, labels)
     full_text = losses.task_loss(selection.full_logits, labels)
-    target = losses.batch_mean(context.ratios(labels))
-    sparsity = sparsity_loss(selection.kept, selection.feature, target)
-    continuity = losses.contiguity_loss(output.mask, selection.feature, context.grid)
     rows = torch.full_like(task, len(labels))
     gap = gap_loss(losses.batch_share(task * rows, rows), losses.batch_share(full_text * rows, rows), settings.gap)
+
+    counted, length = selection.feature, None
+    if settings.denominators == "positions":
+        counted, length = batch["attention_mask"] == 1, context.max_length
+    target = losses.batch_mean(context.ratios(labels))
+    sparsity = sparsity_loss(selection.kept, counted, target)
+    continuity = continuity_loss(selection.kept, selection.feature, context.grid, length)
+
     loss = task + settings.lambda_sparsity * sparsity + settings.lambda_continuity * continuity
     loss = loss + settings.full_text_weight * full_text + settings.gap_weight * gap
     terms = {
@@ -162,19 +177,40 @@ def objective(model: nn.Module, batch: dict[str, Tensor], moment: Moment, contex
     return distilled(terms, output, batch, moment, context, selection_temperature=1.0)
 
 
-def sparsity_loss(kept: Tensor, feature: Tensor, target_ratio: float | Tensor) -> Tensor:
+def sparsity_loss(kept: Tensor, counted: Tensor, target_ratio: float | Tensor) -> Tensor:
     """Σ_i |share kept after step i - its share of the schedule|; shares are counted over the batch.
 
     Args:
         kept: the mask after each step, floats [batch, steps, features].
-        feature: bool [batch, features].
+        counted: bool [batch, features], the positions that a share is of.
         target_ratio: p, of the last step.
     """
-    shares = losses.batch_share((kept * feature[:, None]).sum(dim=(0, 2)), feature.sum())  # [steps]
-    return (shares - kept_shares(target_ratio, kept.shape[1]).to(shares.device)).abs().sum()
+    shares = losses.batch_share((kept * counted[:, None]).sum(dim=(0, 2)), counted.sum())  # [steps]
+    target = torch.as_tensor(target_ratio, dtype=kept.dtype, device=kept.device)
+    return (shares - kept_shares(target, kept.shape[1])).abs().sum()
+
+
+def continuity_loss(
+    kept: Tensor, feature: Tensor, grid: tuple[int, int] | None = None, length: int | None = None
+) -> Tensor:
+    """Σ_i of the mean |m_(i,t) - m_(i,t-1)| over neighbours, m_i the mask after step i.
+
+    Args:
+        kept: the mask after each step, floats [batch, steps, features], 0 where a position is not a feature.
+        feature: bool [batch, features]; pairs with a position that is none don't count, unless `length` is given.
+        grid: rows and columns of patches; None for text.
+        length: the published code's mean over all pairs of a text padded to this many tokens, the class token apart.
+    """
+    if length is not None:
+        padded = nn.functional.pad(kept, (0, length - kept.shape[-1]))
+        return padded[..., 1:].diff(dim=-1).abs().mean(dim=(0, 2)).sum()
+
+    steps = kept.shape[1]
+    mean = losses.contiguity_loss(kept.flatten(0, 1), feature.repeat_interleave(steps, dim=0), grid)
+    return steps * mean
 
 
 def gap_loss(rationale: Tensor, full_text: Tensor, kind: str) -> Tensor:
-    """What the rationale's task loss has over that of the whole input: `signed`, `hinge` or `absolute`."""
+    """The rationale's task loss minus that of the whole input: `signed`, its `hinge` at 0 or its `absolute` value."""
     difference = rationale - full_text
     return {"signed": difference, "hinge": difference.clamp(min=0), "absolute": difference.abs()}[kind]
