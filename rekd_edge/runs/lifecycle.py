@@ -32,7 +32,7 @@ def reopen(run: RunFolder, recipe: dict[str, Any], defaults: dict[str, Any], res
 
     Args:
         run: a new folder, or that of an earlier call, locked.
-        recipe: the settings asked for now, as JSON has them.
+        recipe: the settings asked for now that have an effect on the run, as JSON has them.
         defaults: the value of every setting, for those that did not exist when the run was started.
         resume: whether to go on with what the folder holds.
 

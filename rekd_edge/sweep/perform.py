@@ -34,7 +34,7 @@ from rekd_edge.modeling.encoders.backbones import backbone_config
 from rekd_edge.runs import RunFolder, restate, source_digests
 from rekd_edge.runs.layout import TARGETS
 from rekd_edge.sweep.plan import Choice, Run
-from rekd_edge.training.configuration import TrainingConfig
+from rekd_edge.training.configuration import Process, TrainingConfig
 from rekd_edge.training.run import train
 
 __all__ = [
@@ -54,8 +54,6 @@ __all__ = [
 FORMAT = 3
 """To be raised whenever the same settings train to another result."""
 RUNS = "runs"
-_NOT_OF_A_RESULT = ("workers", "log_steps", "report_to", "checkpoint_minutes")
-"""Settings that a run's figures don't depend on."""
 PROGRESS, RESULT, ERROR = "progress.json", "result.json", "error.json"
 RATIO_TOLERANCE = 0.01
 """How far from its target a rationale ratio may lie for a value to be picked (appendix C.1 of the paper)."""
@@ -261,7 +259,7 @@ def _make_resumable(run: Path, config: TrainingConfig) -> None:
             shutil.rmtree(run)
 
     asked = json.loads(json.dumps(config.to_dict()))
-    indifferent = {key: asked[key] for key in _NOT_OF_A_RESULT}
+    indifferent = {key: asked[key] for key in Process.fields_by_key()}
     restate(folder.control, {**indifferent, "backbone": asked["backbone"]}, asked["data"]["spec"])
     restate(folder, asked, asked["data"]["spec"])
 

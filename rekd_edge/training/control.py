@@ -86,19 +86,10 @@ def control_stage(
 
 def _control_run(config: TrainingConfig, model_config: RationaleConfig) -> TrainingConfig:
     """The settings of a run's random-mask control: the same in all that a control has."""
-    return config.with_method(
-        "control",
+    return config.for_control(
         layers=model_config.predictor["num_hidden_layers"],
-        teacher=None,
         target_ratio=model_config.target_ratio,
-        class_ratios=None,
-        control=None,
-        warm_start=False,
         epochs=config.control_epochs or config.epochs,
-        control_epochs=None,
-        predictor_epochs=0,
-        share_embeddings=False,
-        early_stopping=None,
     )
 
 

@@ -14,7 +14,7 @@ import torch
 from rekd_edge.files import check_place, locked
 from rekd_edge.runs import RunFolder, begin, finish, reopen, source_digests
 from rekd_edge.training.allocator import keep_freed_memory
-from rekd_edge.training.configuration import TrainingConfig
+from rekd_edge.training.configuration import REMOVED, TrainingConfig, unused_by
 from rekd_edge.training.control import control_stage, given_control
 from rekd_edge.training.processes import join, on_first, world
 from rekd_edge.training.stages import (
@@ -63,8 +63,10 @@ def train(
 
 def _train(config: TrainingConfig, run: RunFolder, resume: bool, callbacks: Callbacks) -> dict[str, Any]:
     """As `train`, with the output locked."""
-    recipe, defaults = _as_json(config), _as_json(TrainingConfig())
-    if (finished := on_first(lambda: reopen(run, recipe, defaults, resume))) is not None:
+    recipe, defaults = _as_json(config), REMOVED | _as_json(TrainingConfig())
+    unused = unused_by(config.method, bool(config.teacher))
+    counting = {key: value for key, value in (REMOVED | recipe).items() if key not in unused}
+    if (finished := on_first(lambda: reopen(run, counting, defaults, resume))) is not None:
         return finished
 
     prepared = prepare(config)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -113,3 +116,31 @@ def test_settings_that_a_method_does_not_read_are_no_part_of_its_identity(method
     unused = unused_by(method, taught=METHODS[method].selects and METHODS[method].teacher != "never")
     assert counted == {name for name in changed if name not in unused} - {"workers"}
     assert not {"backbone", "teacher", "control", "log_steps"} & config.identity().keys()
+
+
+@pytest.mark.parametrize(
+    ("given", "digest"),
+    [
+        ({"method": "cls"}, "8b779290f8cd6bc2"),
+        ({"method": "control", "control": None, "warm_start": False}, "b721d0ddea1ed483"),
+        ({"method": "re"}, "afab692d7d8b88cb"),
+        ({"method": "rekd", "teacher": "runs/re"}, "5d41d521670ffd96"),
+        ({"method": "plmr"}, "352c7d9376788e51"),
+    ],
+)
+def test_runs_of_the_first_release_are_known_by_the_same_settings(given: dict[str, Any], digest: str) -> None:
+    """Digests of what the first release hashed; a new setting must be marked `LATER`."""
+    identity = json.dumps(load_config("planted", given).identity(), sort_keys=True)
+    assert hashlib.sha256(identity.encode()).hexdigest()[:16] == digest
+
+
+def test_a_later_setting_counts_where_it_is_not_at_its_default() -> None:
+    assert "select_by" not in TrainingConfig().identity()
+    assert TrainingConfig(select_by="accuracy").identity()["select_by"] == "accuracy"
+
+
+def test_a_control_keeps_what_it_reads_and_nothing_else() -> None:
+    given = {"epochs": 7, "mask_mode": "drop", "target_ratio": 0.3, "pooling": "mean", "batch_size": 8}
+    of_others = {"early_stopping": 2, "warm_start": True, "predictor_epochs": 3, "alpha": 0.9, "control_epochs": 4}
+    control = TrainingConfig(method="rekd", teacher="run", **given, **of_others).for_control()
+    assert control == TrainingConfig(method="control", control=None, **given)

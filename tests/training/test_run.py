@@ -202,6 +202,14 @@ def test_finished_run_is_left_as_it_is_by_resume(runs: Callable[..., Path], sett
     assert before == {name: (folder / name).stat().st_mtime_ns for name in files(folder)}
 
 
+def test_resume_looks_past_settings_that_the_method_does_not_read(
+    runs: Callable[..., Path], settings: Callable
+) -> None:
+    folder = runs("image", "cls")
+    finished = json.loads((folder / "metrics.json").read_text())
+    assert train(settings("image", "cls", lambda_select=0.5), folder, resume=True) == finished
+
+
 def test_resume_with_other_settings_is_refused(runs: Callable[..., Path], settings: Callable, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"other settings \(learning_rate\)"):
         train(settings("image", "cls", learning_rate=0.5), runs("image", "cls"), resume=True)
