@@ -125,7 +125,6 @@ def test_settings_that_a_method_does_not_read_are_no_part_of_its_identity(method
         ({"method": "control", "control": None, "warm_start": False}, "b721d0ddea1ed483"),
         ({"method": "re"}, "afab692d7d8b88cb"),
         ({"method": "rekd", "teacher": "runs/re"}, "5d41d521670ffd96"),
-        ({"method": "plmr"}, "352c7d9376788e51"),
     ],
 )
 def test_runs_of_the_first_release_are_known_by_the_same_settings(given: dict[str, Any], digest: str) -> None:
