@@ -24,6 +24,7 @@ from rekd_edge.export.parity import (
     invariance,
     torch_answers,
 )
+from rekd_edge.export.provenance import provenance
 from rekd_edge.export.quantization import quantize, scheme
 from rekd_edge.export.stages import name_stages
 from rekd_edge.export.vocabulary import check_trimmable, trim_vocabulary, trimming_effect
@@ -32,6 +33,7 @@ from rekd_edge.methods import method_of
 from rekd_edge.modeling import RationaleConfig, RationaleModel
 from rekd_edge.progress import say, steps
 from rekd_edge.runtime.bundle import LAYOUT, write_manifest
+from rekd_edge.runtime.graph import MAX_LENGTH_KEY
 from rekd_edge.runtime.profiling import stage_shares
 from rekd_edge.training.preparation import Preprocessing, preprocessing_of_run
 from rekd_edge.versions import versions
@@ -122,6 +124,8 @@ def export_bundle(
             failures += failed
         final = onnx.load(graph)
         name_stages(final, selects=config.selects)
+        if config.max_length is not None:
+            onnx.helper.set_model_props(final, {MAX_LENGTH_KEY: str(config.max_length)})
         onnx.save(final, graph)
         step(3, 4, "checking that answers depend on nothing else")
         invariant = invariance(graph, sample.feeds, config.pad_token_id)
@@ -160,6 +164,7 @@ def export_bundle(
             "calibration": {"margin_bias": config.margin_bias, "rows": len(sample.calibration)},
             "metrics": read_json(run / "metrics.json"),
             "versions": versions("torch", "transformers", "onnx", "onnxruntime"),
+            "provenance": provenance(run, training),
         }
         (staging / LAYOUT.card).write_text(model_card(fields, training), encoding="utf-8")
         write_manifest(staging, fields)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from enum import Enum, StrEnum
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 
@@ -15,9 +17,10 @@ from typer.core import TyperGroup
 
 from rekd_edge import __version__
 from rekd_edge.engines import EngineSettings
-from rekd_edge.errors import FailureError, InputError
+from rekd_edge.errors import FailureError, InputError, UnsealedBundleWarning
 from rekd_edge.methods import METHODS
 from rekd_edge.process import goes_on, run_command
+from rekd_edge.terminal import in_one_line, printable
 
 __all__ = ["app", "main"]
 
@@ -51,6 +54,7 @@ app = typer.Typer(
 )
 
 PREDICT_CHUNK = 64
+LONGEST_LINE = 2**24  # bytes of a text on standard input
 BENCH_INPUTS = 64
 RATIO_TOLERANCE = 0.02
 UsageError: type[Exception] = typer.BadParameter.__base__  # type: ignore[assignment]
@@ -97,6 +101,12 @@ Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting, for example data.text_column=body.")
 ]
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder that export wrote.")]
+TrustedKeys = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--trusted-key", metavar="FILE", help="A public key; the bundle must be signed with it, or one of several."
+    ),
+]
 
 
 @app.command()
@@ -192,7 +202,7 @@ def sweep(
     if list_grids:
         grids = [load_grid(name) for name in shipped_grids()]
         for each in grids:
-            print(f"{each.name:<20} {len(expand(each)):>5} runs  {each.title}")
+            _say(f"{each.name:<20} {len(expand(each)):>5} runs  {each.title}")
         return
     if grid is None:
         raise InputError("Name a grid, a YAML file or one that --list shows.")
@@ -204,7 +214,8 @@ def sweep(
     from rekd_edge.sweep.run import command_of, describe, run_sweep
 
     if dry_run:
-        print("\n".join(describe(chosen)))
+        for line in describe(chosen):
+            print(printable(line))
         return
     if output is None:
         raise InputError("A sweep needs a folder for its runs; give --output.")
@@ -278,12 +289,17 @@ def predict(
     workers: Annotated[int | None, typer.Option(help="Processes; as many as there are processors by default.")] = None,
     address: Annotated[str | None, typer.Option(help="A Ray cluster; this machine by default.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads of each worker; 1 by default.")] = None,
+    trusted_key: TrustedKeys = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Label texts or images and show the words or patches that the label rests on."""
     if folder is not None:
         if inputs or png is not None or output is None:
             raise InputError("--input takes --output FOLDER for the results, and neither INPUT nor --png beside it.")
+        if trusted_key:
+            from rekd_edge.runtime.bundle import Manifest
+
+            Manifest.load(bundle, trusted_keys=trusted_key)
         settings = EngineSettings(engine.value, workers, address)
         columns = {"text_column": text_column, "image_column": image_column}
         _predict_files(bundle, folder, output, settings, as_json, **columns, threads=1 if threads is None else threads)
@@ -304,11 +320,11 @@ def predict(
         )
     from rekd_edge.runtime import Rationalizer
 
-    rationalizer = Rationalizer.load(bundle, threads=threads)
+    rationalizer = Rationalizer.load(bundle, threads=threads, trusted_keys=trusted_key)
     if png is not None and (rationalizer.manifest.image is None or len(inputs) != 1):
         raise InputError("--png draws the rationale of one image; give one image file and an image bundle.")
     rows = chain.from_iterable(_lines(sys.stdin.buffer) if given == "-" else [given] for given in inputs)
-    while chunk := list(islice(rows, PREDICT_CHUNK)):
+    for chunk in _chunks(rows):
         for source, prediction in zip(chunk, rationalizer(chunk), strict=True):
             if png is not None:
                 from rekd_edge.runtime.display import rationale_png
@@ -389,19 +405,62 @@ def bench(
     _print_figures(report)
     for other in baselines:
         p50 = other["latency_ms"]["p50"]
-        print(f"  beside {other['name']}: {p50:.2f} ms at p50, ours takes {other['ratio']:.2f} of it")
+        _say(f"  beside {other['name']}: {p50:.2f} ms at p50, ours takes {other['ratio']:.2f} of it")
 
 
 @app.command()
 def inspect(bundle: BundlePath, as_json: JsonFlag = False) -> None:
-    """Show what a bundle is and what was checked, after checking every file's SHA-256."""
-    from rekd_edge.runtime.bundle import Manifest
+    """Show what a bundle is and what was checked, after checking its seal, every file's SHA-256, and its graph."""
+    from rekd_edge.runtime import Rationalizer
 
-    manifest = dict(Manifest.load(bundle).fields)
+    manifest = Rationalizer.load(bundle, threads=1).manifest
     if as_json:
-        _print_json(manifest)
+        _print_json(dict(manifest.fields))
     else:
-        _print_manifest(manifest)
+        _print_manifest(dict(manifest.fields))
+
+
+@app.command()
+def sign(
+    bundle: Annotated[Path | None, typer.Argument(metavar="BUNDLE", help="A folder that export wrote.")] = None,
+    key: Annotated[Path | None, typer.Option(metavar="FILE", help="An Ed25519 private key in PEM form.")] = None,
+    new_key: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a new private key, and FILE.pub beside it.")
+    ] = None,
+) -> None:
+    """Sign a bundle, so that `verify --trusted-key` finds any change by someone else; or make a pair of keys."""
+    from rekd_edge.runtime import signature
+
+    if new_key is not None:
+        if bundle is not None or key is not None:
+            raise InputError("--new-key makes keys and signs nothing; give it alone.")
+        public = signature.new_key(new_key)
+        _say(f"Keep {new_key} to yourself, and give {public} to whoever opens your bundles.")
+        _say_next(f"rekd-edge sign BUNDLE --key {new_key}")
+        return
+    if bundle is None or key is None:
+        raise InputError("Give a bundle and --key FILE; make a key with: rekd-edge sign --new-key FILE")
+    signer = signature.sign(bundle, key)
+    _say(f"{bundle} is signed with the key {signer}")
+    _say_next(f"rekd-edge verify {bundle} --trusted-key {key}.pub")
+
+
+@app.command()
+def verify(
+    bundle: BundlePath,
+    trusted_key: TrustedKeys = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Check that nothing in a bundle was cut or changed; with --trusted-key also who made it."""
+    from rekd_edge.runtime.signature import verify_bundle
+
+    report = verify_bundle(bundle, trusted_key)
+    if as_json:
+        _print_json(report)
+        return
+    _print_figures(report)
+    if report["signed_by"] is None:
+        _say("Nothing was damaged. Only a signature shows whether someone changed it; see --trusted-key.")
 
 
 @app.callback(invoke_without_command=True)
@@ -418,7 +477,8 @@ def main() -> None:
 
 def _run() -> Any:
     try:
-        status = app(standalone_mode=False, prog_name=app.info.name)
+        with _notes_for_users():
+            status = app(standalone_mode=False, prog_name=app.info.name)
     except _CutOffError as error:
         raise error.reason from None
     except typer.Abort:  # Ctrl-C outside a verb
@@ -426,6 +486,25 @@ def _run() -> Any:
     if status == 130:  # what typer makes of it since version 0.16
         raise KeyboardInterrupt
     return status
+
+
+@contextmanager
+def _notes_for_users() -> Iterator[None]:
+    """Warnings that are meant for users become one line each; all others stay as they are."""
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def show_note(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+            if issubclass(category, UnsealedBundleWarning):
+                from rekd_edge.progress import say
+
+                say(f"note: {message}")
+            else:
+                show(message, category, *where, **more)
+
+        warnings.showwarning = show_note
+        warnings.simplefilter("once", UnsealedBundleWarning)
+        yield
 
 
 def _usage_sentence(error: Any) -> str:
@@ -489,18 +568,40 @@ def _data_settings(settings: list[str] | None) -> Any:
     return DataSettings.given(parsed)
 
 
+def _chunks(inputs: Iterable[str]) -> Iterator[list[str]]:
+    """What is predicted together: `PREDICT_CHUNK` inputs, or fewer that are as long as the longest line."""
+    chunk: list[str] = []
+    characters = 0
+    for given in inputs:
+        chunk.append(given)
+        characters += len(given)
+        if len(chunk) == PREDICT_CHUNK or characters >= LONGEST_LINE:
+            yield chunk
+            chunk, characters = [], 0
+    if chunk:
+        yield chunk
+
+
 def _lines(stream: BinaryIO) -> Iterator[str]:
-    """UTF-8 lines, whatever the locale; bytes that are none are replaced."""
-    for line in stream:
-        yield line.decode("utf-8", errors="replace").rstrip("\r\n")
+    """UTF-8 lines, whatever the locale; bytes that are none are replaced, and a byte order mark is no text.
+
+    Raises:
+        InputError: a line is longer than `LONGEST_LINE`.
+    """
+    number = 0
+    while line := stream.readline(LONGEST_LINE + 1):
+        number += 1
+        if len(line) > LONGEST_LINE:
+            raise InputError(f"Line {number} of standard input has more than {LONGEST_LINE} bytes; give it in parts.")
+        text = line.decode("utf-8", errors="replace").rstrip("\r\n")
+        yield text.removeprefix("\ufeff") if number == 1 else text
 
 
 def _show(source: str, prediction: Any) -> None:
-    from rich.console import Console
-
+    from rekd_edge.progress import SafeConsole
     from rekd_edge.runtime.display import show
 
-    show(Console(highlight=False), source, prediction)
+    show(SafeConsole(highlight=False), source, prediction)
 
 
 def _print_json(document: Any) -> None:
@@ -524,29 +625,33 @@ def _print_figures(figures: dict[str, Any], indent: str = "  ") -> None:
     width = max(map(len, figures), default=0)
     for name, value in figures.items():
         if isinstance(value, dict) and value:
-            print(f"{indent}{name}")
+            _say(f"{indent}{name}")
             _print_figures(value, indent + "  ")
         else:
-            print(f"{indent}{name:<{width}}  {f'{value:.4g}' if isinstance(value, float) else value}")
+            _say(f"{indent}{name:<{width}}  {f'{value:.4g}' if isinstance(value, float) else value}")
 
 
 def _show_tables(document: dict[str, Any], output: Path) -> None:
-    from rich.console import Console
-
+    from rekd_edge.progress import SafeConsole
     from rekd_edge.sweep.rendering import as_rich, sections
 
-    terminal = Console()
+    terminal = SafeConsole()
     for section in sections(document):
-        print(f"{section.title}\n")
+        print(f"{printable(section.title)}\n")
         if terminal.is_terminal:
             terminal.print(as_rich(section, terminal.width))
         else:
-            Console(width=1000).print(as_rich(section))
-        print(f"\n{section.legend}\n")
-    print(f"{output / 'table.md'}, {output / 'table.json'}")
+            SafeConsole(width=1000).print(as_rich(section))
+        print(f"\n{printable(section.legend)}\n")
+    _say(f"{output / 'table.md'}, {output / 'table.json'}")
 
 
 def _say_next(*commands: str) -> None:
     print("\nnext:")
     for command in commands:
-        print(f"  {command}")
+        _say(f"  {command}")
+
+
+def _say(line: str) -> None:
+    """One line on standard output, whatever is in it."""
+    print(in_one_line(line))

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from transformers import TrainerCallback
 
@@ -18,7 +17,7 @@ from rekd_edge.data import load_data
 from rekd_edge.evaluate import evaluate
 from rekd_edge.export import export_bundle
 from rekd_edge.files import built_in_place
-from rekd_edge.progress import console, say
+from rekd_edge.progress import SafeConsole, console, say
 from rekd_edge.runtime import Rationalizer
 from rekd_edge.runtime.benchmark import BenchSettings, run_benchmark
 from rekd_edge.runtime.display import show
@@ -126,7 +125,7 @@ def print_demo(report: dict[str, Any]) -> None:
             end_section=row["method"] == "rekd",
         )
     print()
-    Console().print(table)
+    SafeConsole().print(table)
     print("""
 Accuracy on the test split. ratio: share of the features selected; control: a
 predictor of the same size on random masks of that ratio; gain: REKD over RE;

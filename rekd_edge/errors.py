@@ -1,6 +1,6 @@
 """What goes wrong at the border, each with the exit status that the command line gives it."""
 
-__all__ = ["FailureError", "InputError", "InterruptedWorkError", "RekdEdgeError"]
+__all__ = ["FailureError", "InputError", "InterruptedWorkError", "RekdEdgeError", "UnsealedBundleWarning"]
 
 
 class RekdEdgeError(Exception):
@@ -25,3 +25,7 @@ class InterruptedWorkError(RekdEdgeError):
     def __init__(self, sentence: str, exit_status: int = 130) -> None:
         super().__init__(sentence)
         self.exit_status = exit_status
+
+
+class UnsealedBundleWarning(UserWarning):
+    """A bundle has no seal, so that a change of its manifest cannot be seen."""

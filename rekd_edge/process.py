@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import signal
 import sys
 import threading
@@ -13,13 +12,12 @@ from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 from rekd_edge.errors import FailureError, InterruptedWorkError, RekdEdgeError
+from rekd_edge.terminal import in_one_line
 
-__all__ = ["goes_on", "import_path", "isolated_imports", "printable", "python_command", "run_command"]
+__all__ = ["goes_on", "import_path", "isolated_imports", "python_command", "run_command"]
 
 NO_SPACE = "There is no space left on the device; free some"
 NO_MEMORY = "There is not enough memory; close other programs, or give less work at a time."
-UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-"""What could move the cursor, reorder the line or fail to encode; tabs and line ends stay."""
 LARGEST_TERMINAL = 10_000  # columns or lines
 
 
@@ -101,11 +99,6 @@ def is_full_disk(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
     return "No space left" in str(error) or "unexpected pos" in str(error)
-
-
-def printable(text: str) -> str:
-    """A text without what a terminal would obey instead of showing."""
-    return UNPRINTABLE.sub("", text)
 
 
 def python_command(code: str) -> list[str]:
@@ -218,5 +211,5 @@ def _fail(sentence: str, status: int, unforeseen: bool = False) -> NoReturn:
     if SPEAKS or unforeseen or os.environ.get("LOCAL_RANK") == "0":
         who = "" if SPEAKS else f"process {os.environ['RANK']}: "
         with suppress(OSError):
-            print(f"rekd-edge: {who}{printable(' '.join(sentence.splitlines()))}", file=sys.stderr, flush=True)
+            print(f"rekd-edge: {who}{in_one_line(sentence)}", file=sys.stderr, flush=True)
     sys.exit(status)

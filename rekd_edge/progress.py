@@ -10,18 +10,32 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.segment import Segment
 
-__all__ = ["SPEAKS", "Step", "console", "say", "steps"]
+from rekd_edge.terminal import in_one_line, printable
+
+__all__ = ["SPEAKS", "SafeConsole", "Step", "console", "say", "steps"]
 
 SPEAKS = int(os.environ.get("WORLD_SIZE", "1")) < 2 or os.environ.get("RANK", "0") == "0"
-console = Console(stderr=True, highlight=False, quiet=not SPEAKS)
+
+
+class SafeConsole(Console):
+    """A Rich console that prints no control characters but its own: names and labels may come from anywhere."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        """Segments without control characters in their text; Rich's own are segments of another kind."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=printable(segment.text))
+
+
+console = SafeConsole(stderr=True, highlight=False, quiet=not SPEAKS)
 
 
 def say(message: str) -> None:
     """One plain line on standard error."""
-    console.print(message, markup=False, soft_wrap=True)
+    console.print(in_one_line(message), markup=False, soft_wrap=True)
 
 
 class Step(Protocol):

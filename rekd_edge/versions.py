@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import platform
-from importlib.metadata import PackageNotFoundError, version
+import subprocess
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 
-__all__ = ["processor", "versions"]
+__all__ = ["processor", "source_commit", "versions"]
 
 
 def versions(*packages: str) -> dict[str, str]:
@@ -18,6 +21,24 @@ def versions(*packages: str) -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def source_commit() -> str | None:
+    """The commit that this package was installed or is run from, with `-dirty` for a changed checkout; None if that
+    cannot be told, as of a wheel from an index."""
+    with suppress(PackageNotFoundError, ValueError, KeyError, TypeError):
+        installed = distribution("rekd-edge").read_text("direct_url.json") or "{}"
+        return str(json.loads(installed)["vcs_info"]["commit_id"])
+
+    checkout = Path(__file__).resolve().parent.parent
+    if not (checkout / ".git").exists():
+        return None
+    command = ["git", "-C", str(checkout), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None
 
 
 def processor() -> dict[str, str]:

@@ -13,8 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from rekd_edge.process import printable
-
 COMMAND = """
 import sys
 from rekd_edge.process import goes_on, run_command
@@ -213,7 +211,3 @@ def test_full_disk_in_work_that_can_go_on_says_how() -> None:
     """
     words = "rekd-edge: There is no space left on the device; free some; the same command with --resume goes on.\n"
     assert run(body) == (1, "", words)
-
-
-def test_terminal_sequences_are_left_out() -> None:
-    assert printable("a\x1b]0;title\x07b\x9b31m\u202ec\td\ne") == "a]0;titleb31mc\td\ne"

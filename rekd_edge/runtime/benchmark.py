@@ -6,7 +6,7 @@ import os
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 
 from rekd_edge.errors import FailureError, InputError
 from rekd_edge.process import isolated_imports, python_command
+from rekd_edge.runtime.border import in_short
 from rekd_edge.runtime.bundle import LAYOUT, Manifest
 from rekd_edge.runtime.profiling import stage_shares
 from rekd_edge.runtime.rationalizer import Rationalizer
-from rekd_edge.runtime.session import open_session
-from rekd_edge.runtime.text import limit_tokenizer, pad_ids
+from rekd_edge.runtime.session import MAX_THREADS, open_session
+from rekd_edge.runtime.text import allowed_tokens, limit_tokenizer, pad_ids
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -34,6 +35,15 @@ GENERATED_BATCHES = 8
 PREPROCESSED = 64
 CHECKED = ("precision", "verified", "quantization", "invariance")
 SEED = 2026
+LARGEST = {
+    "threads": MAX_THREADS,
+    "batch_size": 1024,
+    "tokens": 65_536,
+    "repeats": 1_000_000,
+    "warm_up": 1_000_000,
+    "cold_starts": 1000,
+}
+"""Bounds of the settings: above them a slip of the finger would take the machine's memory, or the day."""
 # The child opens the bundle as a user's program would, predicts once, and reports its own peak memory.
 COLD_START = """
 import sys
@@ -59,7 +69,7 @@ class BenchSettings:
     ones, special tokens included (the bundle's maximum by default); `repeats` counts timed runs of each system.
 
     Raises:
-        InputError: a value is below 1 (`cold_starts`: below 0).
+        InputError: a value is below 1 (`cold_starts`: below 0) or above `LARGEST`.
     """
 
     threads: int | None = None
@@ -70,12 +80,10 @@ class BenchSettings:
     cold_starts: int = 5
 
     def __post_init__(self) -> None:
-        for name in ("threads", "batch_size", "tokens", "repeats", "warm_up"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"{name} is {value}; give 1 or more.")
-        if self.cold_starts < 0:
-            raise InputError(f"cold_starts is {self.cold_starts}; give 0 or more.")
+        for name, largest in LARGEST.items():
+            value, smallest = getattr(self, name), 0 if name == "cold_starts" else 1
+            if value is not None and not smallest <= value <= largest:
+                raise InputError(f"{name} is {value}; give a number from {smallest} to {largest}.")
 
 
 def run_benchmark(
@@ -130,7 +138,7 @@ def run_benchmark(
         **ours,
         "shares": stage_shares(bundle / LAYOUT.graph, batches, threads),
         "preprocess_ms": _preprocess_ms(rationalizer, sources),
-        "size_bytes": sum(record["size"] for record in files.values()) + (bundle / LAYOUT.manifest).stat().st_size,
+        "size_bytes": sum(path.stat().st_size for path in _files(bundle, files)),
         "graph_bytes": files[LAYOUT.graph]["size"],
         "peak_memory_bytes": peak,
         "cold_start_s": cold_start,
@@ -145,6 +153,11 @@ def run_benchmark(
             for path, graph, summary in zip(baselines, graphs, theirs, strict=True)
         ],
     }
+
+
+def _files(bundle: Path, listed: Iterable[str]) -> list[Path]:
+    """What a bundle consists of: the listed files and those that stand for the manifest."""
+    return [bundle / name for name in (*listed, *LAYOUT.unlisted) if (bundle / name).is_file()]
 
 
 def _available_cores() -> int:
@@ -193,7 +206,7 @@ def _random_rows(rationalizer: Rationalizer, count: int) -> list[list[int]]:
     assert text is not None
     specials = tokenizer.encode("").ids
     pool = sorted(set(tokenizer.get_vocab().values()) - set(text.special_token_ids))
-    free = tokenizer.truncation["max_length"] - len(specials)
+    free = allowed_tokens(tokenizer) - len(specials)
     middle = np.random.default_rng(SEED).choice(np.array(pool), size=(count, free)).tolist()
     half = len(specials) // 2
     return [specials[:half] + row + specials[half:] for row in middle]
@@ -262,7 +275,7 @@ def _warm_up(session: InferenceSession, feeds: Sequence[Batch], runs: int, graph
         for run in range(max(runs, len(feeds))):
             session.run(None, feeds[run % len(feeds)])
     except Exception as error:  # a smaller vocabulary, another image size
-        reason = str(error).partition("\n")[0]
+        reason = in_short(error)
         raise InputError(f"{graph} cannot run the bundle's inputs ({reason}); choose another baseline.") from error
 
 

@@ -1,34 +1,30 @@
-"""The bundle on disk: its file names, its manifest, and the check that nothing in it was cut or changed."""
+"""The bundle on disk: its manifest, and the check that nothing in it was cut or changed."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rekd_edge.errors import InputError
-from rekd_edge.files import sha256_of
+from rekd_edge.errors import InputError, UnsealedBundleWarning
+from rekd_edge.runtime.border import at_border
 from rekd_edge.runtime.image import ImageSettings
+from rekd_edge.runtime.schema import manifest_schema, parse_json, violation
+from rekd_edge.runtime.seal import LAYOUT, Layout, check_file, check_seal, read_manifest, seal_of, sha256_of
+
+if TYPE_CHECKING:
+    from rekd_edge.runtime.signature import KeySource
 
 __all__ = ["LAYOUT", "SCHEMA_VERSION", "Layout", "Manifest", "TextSettings", "write_manifest"]
 
 SCHEMA_VERSION = 1
-TASKS = {"text-classification": "text", "image-classification": "image"}
-
-
-@dataclass(frozen=True)
-class Layout:
-    """The file names of a bundle; `tokenizer` is there for text only."""
-
-    manifest: str = "manifest.json"
-    graph: str = "model.onnx"
-    tokenizer: str = "tokenizer.json"
-    card: str = "README.md"
-
-
-LAYOUT = Layout()
+NO_SEAL = (
+    "{} was exported by an earlier version and has no seal, so a change of its manifest cannot be seen; export the run "
+    "again, or seal and sign it with: rekd-edge sign"
+)
 
 
 @dataclass(frozen=True)
@@ -51,26 +47,76 @@ class Manifest:
     fields: Mapping[str, Any]
     class_thresholds: tuple[float, ...] = ()
     """Where `rationale_scores` are cut, one a label; empty where the graph gives none."""
+    sealed: bool = True
+    """Whether a seal was there to hold the manifest against; bundles of rekd-edge 0.1 have none."""
 
     @classmethod
-    def load(cls, folder: Path, *, verify: bool = True) -> Manifest:
-        """Read and check a bundle's manifest, and every file it lists: the size always, the SHA-256 with `verify`.
+    def load(cls, folder: Path, *, verify: bool = True, trusted_keys: Sequence[KeySource] | None = None) -> Manifest:
+        """Read and check a bundle's manifest, and every file it lists.
+
+        Args:
+            folder: the bundle.
+            verify: check the SHA-256 of the listed files too; their sizes and the manifest's seal always are.
+            trusted_keys: public keys (PEM files, or their bytes), one of which must have signed the manifest.
 
         Raises:
-            InputError: the folder or a file is missing, cut or changed, or the manifest is invalid or too new.
+            InputError: the folder or a file is missing, cut or changed, a link, or not signed with a trusted key; or
+                the manifest is invalid or too new.
+            FailureError: a file cannot be read.
+
+        Warns:
+            UnsealedBundleWarning: there is no seal, and the files are verified.
         """
-        fields = _read_fields(folder)
-        manifest = _parse(fields, folder)
-        needed = [LAYOUT.graph] + ([LAYOUT.tokenizer] if manifest.text else [])
-        if missing := [name for name in needed if name not in fields["files"]]:
-            raise InputError(f"{folder / LAYOUT.manifest} does not list {missing[0]}; export the bundle again.")
-        for name, record in fields["files"].items():
-            _check_file(folder, name, record, verify)
+        with at_border(f"{folder} could not be read"):
+            return cls._load(folder, verify, trusted_keys)
+
+    @classmethod
+    def _load(cls, folder: Path, verify: bool, trusted_keys: Sequence[KeySource] | None) -> Manifest:
+        if trusted_keys is not None and not verify:
+            raise InputError("A signature covers the files by their SHA-256; leave verify on with trusted_keys.")
+        raw = read_manifest(folder)
+        sealed = check_seal(folder, raw)
+        if trusted_keys is not None:
+            from rekd_edge.runtime.signature import check_signature
+
+            check_signature(folder, raw, trusted_keys)
+
+        manifest = cls.parse(raw, folder / LAYOUT.manifest, sealed=sealed)
+        for name, record in manifest.fields["files"].items():
+            check_file(folder, name, record, verify)
+        if verify and not sealed:
+            warnings.warn(NO_SEAL.format(folder), UnsealedBundleWarning, stacklevel=4)
         return manifest
+
+    @classmethod
+    def parse(cls, raw: bytes, path: Path, *, sealed: bool = True) -> Manifest:
+        """Read a manifest from its bytes; `path` is where they are from, for messages.
+
+        Raises:
+            InputError: it is invalid, too new, or says that it is sealed while it is not.
+        """
+        fields = _read_fields(raw, path)
+        if not sealed and "seal" in fields:
+            raise InputError(f"{path.with_name(LAYOUT.seal)} is missing; copy the whole bundle again.")
+        wrong = violation(fields, manifest_schema()) or _contradiction(fields)
+        if wrong is not None:
+            raise InputError(f"{path} is invalid ({wrong}); export the bundle again.")
+
+        is_text = fields["task"] == "text-classification"
+        return cls(
+            task=fields["task"],
+            labels=tuple(fields["labels"]),
+            text=_text_settings(fields["text"]) if is_text else None,
+            image=None if is_text else ImageSettings.from_dict(fields["image"]),
+            fields=fields,
+            class_thresholds=tuple(map(float, fields["class_thresholds"])) if _gives_scores(fields) else (),
+            sealed=sealed,
+        )
 
 
 def write_manifest(folder: Path, fields: Mapping[str, Any]) -> None:
-    """Write `manifest.json` from `fields`, adding the schema version and the table of every other file in `folder`.
+    """Write `manifest.json` from `fields`, adding the schema version and the table of every other file in `folder`, and
+    last the seal over it.
 
     Raises:
         ValueError: a number in `fields` is not finite, which JSON cannot hold.
@@ -78,22 +124,18 @@ def write_manifest(folder: Path, fields: Mapping[str, Any]) -> None:
     files = {
         path.name: {"sha256": sha256_of(path), "size": path.stat().st_size}
         for path in sorted(folder.iterdir())
-        if path.name != LAYOUT.manifest
+        if path.name not in LAYOUT.unlisted
     }
-    document = {"schema_version": SCHEMA_VERSION, **fields, "files": files}
-    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
-    (folder / LAYOUT.manifest).write_text(text + "\n", encoding="utf-8")
+    document = {"schema_version": SCHEMA_VERSION, "seal": LAYOUT.seal, **fields, "files": files}
+    raw = (json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    (folder / LAYOUT.manifest).write_bytes(raw)
+    (folder / LAYOUT.seal).write_bytes(seal_of(raw))
 
 
-def _read_fields(folder: Path) -> dict[str, Any]:
-    if not folder.is_dir():
-        raise InputError(f"{folder} is not a folder; give the folder that `rekd-edge export` wrote.")
-    path = folder / LAYOUT.manifest
-    if not path.is_file():
-        raise InputError(f"{folder} holds no {path.name}; make a bundle with: rekd-edge export RUN --output BUNDLE")
+def _read_fields(raw: bytes, path: Path) -> dict[str, Any]:
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        fields = parse_json(raw)
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not valid JSON ({error}); export the bundle again.") from error
     version = fields.get("schema_version") if isinstance(fields, dict) else None
     if not isinstance(version, int) or version < 1:
@@ -106,25 +148,17 @@ def _read_fields(folder: Path) -> dict[str, Any]:
     return fields
 
 
-def _parse(fields: dict[str, Any], folder: Path) -> Manifest:
-    try:
-        kind = TASKS[fields["task"]]
-        settings = fields[kind]
-        labels = tuple(fields["labels"])
-        if not labels or len(set(labels)) != len(labels) or not all(isinstance(label, str) for label in labels):
-            raise ValueError("labels must be different strings")
-        if not isinstance(fields["files"], dict):
-            raise TypeError("files must be a table")
-        return Manifest(
-            task=fields["task"],
-            labels=labels,
-            text=_text_settings(settings) if kind == "text" else None,
-            image=ImageSettings.from_dict(settings) if kind == "image" else None,
-            fields=fields,
-            class_thresholds=_class_thresholds(fields, len(labels)) if _gives_scores(fields) else (),
-        )
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{folder / LAYOUT.manifest} is invalid ({error!r}); export the bundle again.") from error
+def _contradiction(fields: Mapping[str, Any]) -> str | None:
+    """What a schema cannot say: fields that don't go together."""
+    is_text = fields["task"] == "text-classification"
+    needed = [LAYOUT.graph, LAYOUT.tokenizer] if is_text else [LAYOUT.graph]
+    if missing := [name for name in needed if name not in fields["files"]]:
+        return f"files does not list {missing[0]}"
+    if not _gives_scores(fields):
+        return None
+    if len(fields.get("class_thresholds", ())) != len(fields["labels"]):
+        return "class_thresholds must be as many as labels"
+    return None
 
 
 def _text_settings(values: Mapping[str, Any]) -> TextSettings:
@@ -136,25 +170,5 @@ def _text_settings(values: Mapping[str, Any]) -> TextSettings:
 
 
 def _gives_scores(fields: Mapping[str, Any]) -> bool:
-    return any(output["name"] == "rationale_scores" for output in fields.get("graph", {}).get("outputs", ()))
-
-
-def _class_thresholds(fields: Mapping[str, Any], labels: int) -> tuple[float, ...]:
-    thresholds = tuple(float(value) for value in fields["class_thresholds"])
-    if len(thresholds) != labels:
-        raise ValueError("class_thresholds must be as many as labels")
-    return thresholds
-
-
-def _check_file(folder: Path, name: str, record: Any, verify: bool) -> None:
-    path = folder / name
-    if path.parent != folder or not isinstance(record, dict) or not {"size", "sha256"} <= record.keys():
-        raise InputError(f"{folder / LAYOUT.manifest} has an invalid entry for {name!r}; export the bundle again.")
-    if not path.is_file():
-        raise InputError(f"{path} is missing; copy the whole bundle again.")
-    if path.stat().st_size != record["size"]:
-        raise InputError(
-            f"{path} has {path.stat().st_size} bytes where the manifest says {record['size']}; copy the bundle again."
-        )
-    if verify and sha256_of(path) != record["sha256"]:
-        raise InputError(f"{path} is not the file that was exported (its SHA-256 differs); copy the bundle again.")
+    outputs = fields.get("graph", {}).get("outputs", ())
+    return any(output["name"] == "rationale_scores" for output in outputs)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from rich.text import Text
 from rekd_edge.errors import FailureError, InputError
 from rekd_edge.runtime.image import load_image
 from rekd_edge.runtime.prediction import ImagePrediction, TextPrediction
+from rekd_edge.terminal import printable
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 __all__ = ["rationale_png", "render_image", "render_text", "show"]
 
 HIGHLIGHT = Style(bold=True, color="black", bgcolor="yellow")
-# What could move the cursor, reorder the line or fail to encode; tabs and line ends stay.
-UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 TERMINAL_PIXELS = 48  # width of a drawn image in character cells, at most (unless it has more patches)
 OTHERS_SHOWN = 5  # labels that were not chosen
 PNG_PIXELS = 224  # a smaller image is enlarged to this, so that its patches can be seen
@@ -45,10 +43,10 @@ def render_text(text: str, prediction: TextPrediction) -> RenderableType:
     body = Text()
     position = 0
     for span in prediction.rationale:
-        body.append(_printable(text[position : span["start"]]))
-        body.append(_printable(text[span["start"] : span["end"]]), HIGHLIGHT)
+        body.append(printable(text[position : span["start"]]))
+        body.append(printable(text[span["start"] : span["end"]]), HIGHLIGHT)
         position = span["end"]
-    body.append(_printable(text[position:]))
+    body.append(printable(text[position:]))
     headline = _headline(prediction, f"{sum(prediction.mask)} of {len(prediction.mask)} tokens")
     if prediction.truncated:
         headline.append("  (the end of the text was not read)", "yellow")
@@ -85,7 +83,7 @@ def show(console: Console, source: Any, prediction: TextPrediction | ImagePredic
     if isinstance(prediction, TextPrediction):
         console.print(render_text(source, prediction))
         if console.color_system is None:
-            words = ", ".join(_printable(span["text"]) for span in prediction.rationale)
+            words = ", ".join(printable(span["text"]) for span in prediction.rationale)
             console.print(f"rationale: {words}", markup=False, soft_wrap=True)
         for line in _other_classes(prediction):
             console.print(line, soft_wrap=True)
@@ -125,7 +123,7 @@ def rationale_png(image: ImageSource, prediction: ImagePrediction, path: str | o
 
 def _headline(prediction: TextPrediction | ImagePrediction, selected: str) -> Text:
     return Text.assemble(
-        (_printable(prediction.label), "bold"),
+        (printable(prediction.label), "bold"),
         f"  {prediction.scores[prediction.label]:.1%}",
         (f"  rationale {prediction.rationale_ratio:.0%}, {selected}", "dim"),
     )
@@ -137,14 +135,10 @@ def _other_classes(prediction: TextPrediction) -> list[Text]:
     for label in sorted(prediction.scores, key=lambda label: -prediction.scores[label]):
         if label == prediction.label or not prediction.class_rationales:
             continue
-        words = ", ".join(_printable(span["text"]) for span in prediction.class_rationales[label]["rationale"])
+        words = ", ".join(printable(span["text"]) for span in prediction.class_rationales[label]["rationale"])
         share = f"{prediction.scores[label]:.1%}"
-        lines.append(Text.assemble(("for ", "dim"), _printable(label), (f"  {share}  ", "dim"), words))
+        lines.append(Text.assemble(("for ", "dim"), printable(label), (f"  {share}  ", "dim"), words))
     return lines[:OTHERS_SHOWN]
-
-
-def _printable(text: str) -> str:
-    return UNPRINTABLE.sub("", text.replace("\r\n", "\n"))
 
 
 def _enlarged(image: Image, grid: tuple[int, ...], patch_size: int) -> Image:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import stat
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +23,14 @@ if TYPE_CHECKING:
     ImageSource = str | Path | bytes | Image | NDArray[Any]
 
 __all__ = ["ImageSettings", "image_pixels", "load_image", "normalise"]
+
+MAX_SIDE = 65_535
+"""As JPEG has it."""
+MAX_PIXELS = 2**28 // 3
+"""A quarter of a gigabyte at three bytes each, where Pillow by itself warns."""
+FORMATS = {"AVIF", "BMP", "DIB", "GIF", "HEIF", "ICNS", "ICO", "JPEG", "JPEG2000", "MPO", "PCX", "PNG", "PPM", "QOI",
+           "TGA", "TIFF", "WEBP"}  # fmt: skip
+"""The formats that hold pixels. Pillow reads others too, and has PostScript drawn by a program of the system."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +106,12 @@ def load_image(source: ImageSource) -> Image:
             return _decode(image)
     if not isinstance(source, str | Path):
         raise InputError(f"A {type(source).__name__} is not an image; give a path, bytes, a PIL image or an array.")
-    with _reading(repr(str(source))), pil.open(source) as image:
-        return _decode(image)
+    name = repr(str(source))
+    with _reading(name):
+        if not stat.S_ISREG(os.stat(source).st_mode):
+            raise InputError(f"{name} cannot be read as an image (it is no file); give an ordinary JPEG or PNG.")
+        with pil.open(source) as image:
+            return _decode(image)
 
 
 def image_pixels(image: Image, settings: ImageSettings) -> NDArray[np.uint8]:
@@ -146,7 +160,18 @@ def _decode(image: Image) -> Image:
 
     if not image.width or not image.height:
         raise InputError("An image without pixels cannot be classified; give one of at least 1 x 1.")
+    _check_size(image.width, image.height)
+    if image.format is not None and image.format not in FORMATS:
+        raise InputError(f"An image in the format {image.format} is not read; give an ordinary JPEG or PNG.")
     return _to_rgb(ImageOps.exif_transpose(image))
+
+
+def _check_size(width: int, height: int) -> None:
+    if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
+        raise InputError(
+            f"An image of {width} x {height} pixels is too large; give one of at most {MAX_SIDE} a side and "
+            f"{MAX_PIXELS:,} in all."
+        )
 
 
 def _to_rgb(image: Image) -> Image:
@@ -154,7 +179,7 @@ def _to_rgb(image: Image) -> Image:
     pil = _pillow()
     if image.mode == "I" or image.mode.startswith("I;16"):
         # Pillow's own conversion would clip 16 bits at 255.
-        values = np.asarray(image).astype(np.int64).clip(0, 65535)
+        values = np.asarray(image).clip(0, 65535).astype(np.uint32)
         return pil.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         return pil.fromarray(_array_to_uint8(np.asarray(image))).convert("RGB")
@@ -169,10 +194,11 @@ def _array_to_uint8(array: NDArray[Any]) -> NDArray[np.uint8]:
         array = array[:, :, 0]
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)) or 0 in array.shape:
         raise InputError(f"An array of shape {array.shape} is not an image; give [H, W] or [H, W, 3].")
+    _check_size(array.shape[1], array.shape[0])
     if array.dtype == np.uint8:
         return np.ascontiguousarray(array)
     if array.dtype == np.uint16:
-        return ((array.astype(np.int64) + 128) // 257).astype(np.uint8)
+        return ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
     if array.dtype == bool:
         return array.astype(np.uint8) * np.uint8(255)
     # The negated comparison also catches NaN.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rekd_edge.errors import FailureError, InputError
+from rekd_edge.runtime.batching import batches_of_like_length, check_batch_size, image_batches, parts
+from rekd_edge.runtime.border import at_border
 from rekd_edge.runtime.bundle import LAYOUT, Manifest
+from rekd_edge.runtime.graph import check_graph_file, check_io
 from rekd_edge.runtime.image import image_pixels, load_image, normalise
 from rekd_edge.runtime.prediction import ClassRationale, ImagePrediction, Span, TextPrediction, merge_spans
 from rekd_edge.runtime.session import open_session
@@ -23,12 +28,12 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from rekd_edge.runtime.image import ImageSource
+    from rekd_edge.runtime.signature import KeySource
 
     Prediction = TextPrediction | ImagePrediction
 
 __all__ = ["PredictedRows", "Rationalizer"]
 
-PADDING = 0.1  # share of a batch that may be padding: more is slower than a batch of its own
 OUTPUTS = ("logits", "rationale_mask", "selection_margin")
 SCORES = "rationale_scores"
 """What some methods' graphs give besides: a score a token and class."""
@@ -44,6 +49,15 @@ class PredictedRows:
     masks: list[NDArray[np.bool_]]
     margins: list[NDArray[np.float32]]
     scores: list[NDArray[np.float32]] | None = None
+
+    def followed_by(self, others: PredictedRows) -> PredictedRows:
+        """These rows and then others of the same bundle."""
+        return PredictedRows(
+            np.concatenate([self.logits, others.logits]),
+            self.masks + others.masks,
+            self.margins + others.margins,
+            None if self.scores is None or others.scores is None else self.scores + others.scores,
+        )
 
 
 class Rationalizer:
@@ -61,20 +75,36 @@ class Rationalizer:
         self.outputs = wanted_outputs(manifest)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], *, threads: int | None = None, verify: bool = True) -> Rationalizer:
-        """Open a bundle folder with `threads` threads (all physical cores by default).
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        threads: int | None = None,
+        verify: bool = True,
+        trusted_keys: Sequence[KeySource] | None = None,
+    ) -> Rationalizer:
+        """Open a bundle folder.
 
-        `verify=False` skips the SHA-256 of the files (their sizes are still checked).
+        Args:
+            path: the folder.
+            threads: of ONNX Runtime, all physical cores by default.
+            verify: check the SHA-256 of the files; their sizes and the manifest's seal are checked in any case.
+            trusted_keys: public keys (PEM files, or their bytes); the bundle must be signed with one of them.
 
         Raises:
-            InputError: the bundle is missing, incomplete, changed, too new or unreadable.
+            InputError: the bundle is missing, incomplete, changed, too new, unreadable or not signed with a trusted
+                key; or its graph is not what its manifest says, has control flow, or keeps weights in other files.
+            FailureError: the system does not let it be opened.
         """
-        folder = Path(path)
-        manifest = Manifest.load(folder, verify=verify)
-        tokenizer = load_tokenizer(folder / LAYOUT.tokenizer, manifest.text.max_length) if manifest.text else None
-        session = open_session(folder / LAYOUT.graph, threads)
-        _check_graph(session, manifest, folder / LAYOUT.graph)
-        return cls(manifest, session, tokenizer)
+        with at_border(f"{path!s} could not be opened"):
+            folder = Path(path)
+            manifest = Manifest.load(folder, verify=verify, trusted_keys=trusted_keys)
+            tokenizer = load_tokenizer(folder / LAYOUT.tokenizer, manifest.text.max_length) if manifest.text else None
+            graph = folder / LAYOUT.graph
+            check_graph_file(graph)
+            session = open_session(graph, threads)
+            check_io(session, manifest, graph)
+            return cls(manifest, session, tokenizer)
 
     @overload
     def __call__(self, inputs: str | ImageSource, *, batch_size: int = ...) -> Prediction: ...
@@ -89,24 +119,32 @@ class Rationalizer:
     ) -> Prediction | list[TextPrediction] | list[ImagePrediction]:
         """Predict one text or image, or a list of them (answered in the same order).
 
-        An image is a path, the bytes of an image file, a PIL image or an array (see `load_image`).
+        An image is a path, the bytes of an image file, a PIL image or an array (see `load_image`). Long lists are done
+        in parts, so that memory grows with the answers alone.
 
         Raises:
             InputError: an input is of the wrong kind or cannot be read.
-            FailureError: the graph returned numbers that are not finite.
+            FailureError: the graph cannot be run, or returned numbers that are not finite.
         """
         many = isinstance(inputs, list | tuple)
         rows = inputs if many else [inputs]
-        if self.manifest.text:
-            texts = self._predict_texts(rows, batch_size)
-            return texts if many else texts[0]
-        images = self._predict_images(rows, batch_size)
-        return images if many else images[0]
+        with at_border("The prediction failed"):
+            check_batch_size(batch_size)
+            if self.manifest.text:
+                texts = self._predict_texts(rows, batch_size)
+                return texts if many else texts[0]
+            images = self._predict_images(rows, batch_size)
+            return images if many else images[0]
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Run the graph on ready arrays: `logits`, `rationale_mask` and `selection_margin` as the graph has them, and
-        `rationale_scores` where the manifest lists them."""
-        return dict(zip(self.outputs, self.session.run(list(self.outputs), dict(inputs)), strict=True))
+        `rationale_scores` where the manifest lists them.
+
+        Raises:
+            FailureError: the graph cannot be run on them.
+        """
+        with at_border("The graph could not be run"):
+            return dict(zip(self.outputs, self.session.run(list(self.outputs), dict(inputs)), strict=True))
 
     def encode(self, texts: Sequence[str]) -> list[EncodedText]:
         """Tokenise texts as the graph will see them.
@@ -119,7 +157,8 @@ class Rationalizer:
         for text in texts:
             if not isinstance(text, str):
                 raise InputError(f"A {type(text).__name__} is not a text; give a string or a list of strings.")
-        return encode_texts(self.tokenizer, texts)
+        with at_border("The texts could not be tokenised"):
+            return encode_texts(self.tokenizer, texts)
 
     def prepare(self, inputs: Sequence[Any]) -> dict[str, NDArray[Any]]:
         """The graph's inputs for one batch of texts, padded to the longest, or of images.
@@ -131,8 +170,9 @@ class Rationalizer:
             return self._padded(self.encode(inputs))
         settings = self.manifest.image
         assert settings is not None
-        pixels = np.stack([image_pixels(load_image(source), settings) for source in inputs])
-        return {"pixel_values": normalise(pixels, settings)}
+        with at_border("The images could not be prepared"):
+            pixels = np.stack([image_pixels(load_image(source), settings) for source in inputs])
+            return {"pixel_values": normalise(pixels, settings)}
 
     def predict_rows(self, inputs: Sequence[Any], *, batch_size: int = 32) -> PredictedRows:
         """Predict texts or images into arrays, for measuring; images are opened one batch at a time.
@@ -140,9 +180,14 @@ class Rationalizer:
         Raises:
             InputError, FailureError: as for a call.
         """
-        if self.manifest.text:
-            return self._run_texts(self.encode(inputs), batch_size)
-        return self._run_images(inputs, batch_size)
+        with at_border("The prediction failed"):
+            check_batch_size(batch_size)
+            if self.manifest.text is None:
+                return self._run_images(inputs, batch_size)
+            rows = self._empty_rows(0)
+            for part in parts(inputs):
+                rows = rows.followed_by(self._run_texts(self.encode(inputs[part]), batch_size))
+            return rows
 
     def logits_from_rationales(
         self, texts: Sequence[str], masks: Sequence[NDArray[np.bool_]], *, batch_size: int = 32
@@ -155,21 +200,31 @@ class Rationalizer:
         """
         assert self.manifest.text is not None
         padding = self.manifest.text.pad_token_id
-        alone = []
-        for row, mask in zip(self.encode(texts), masks, strict=True):
-            kept = np.array(row.ids)
-            kept[np.flatnonzero(row.feature)[~mask]] = padding
-            alone.append(replace(row, ids=kept.tolist()))
-        return self._run_texts(alone, batch_size).logits
+        with at_border("The prediction failed"):
+            check_batch_size(batch_size)
+            logits = [self._empty_rows(0).logits]
+            for part in parts(texts):
+                alone = []
+                for row, mask in zip(self.encode(texts[part]), masks[part], strict=True):
+                    kept = np.array(row.ids)
+                    kept[np.flatnonzero(row.feature)[~mask]] = padding
+                    alone.append(replace(row, ids=kept.tolist()))
+                logits.append(self._run_texts(alone, batch_size).logits)
+            return np.concatenate(logits)
 
     def _predict_texts(self, texts: Sequence[str], batch_size: int) -> list[TextPrediction]:
-        encoded = self.encode(texts)
-        rows = self._run_texts(encoded, batch_size)
-        scores: Sequence[NDArray[np.float32] | None] = rows.scores or [None] * len(encoded)
-        return [
-            _text_prediction(text, row, mask, logits, values, self.manifest)
-            for text, row, mask, logits, values in zip(texts, encoded, rows.masks, rows.logits, scores, strict=True)
-        ]
+        predictions = []
+        for part in parts(texts):
+            encoded = self.encode(texts[part])
+            rows = self._run_texts(encoded, batch_size)
+            scores: Sequence[NDArray[np.float32] | None] = rows.scores or [None] * len(encoded)
+            predictions += [
+                _text_prediction(text, row, mask, logits, values, self.manifest)
+                for text, row, mask, logits, values in zip(
+                    texts[part], encoded, rows.masks, rows.logits, scores, strict=True
+                )
+            ]
+        return predictions
 
     def _predict_images(self, sources: Sequence[ImageSource], batch_size: int) -> list[ImagePrediction]:
         settings = self.manifest.image
@@ -199,10 +254,10 @@ class Rationalizer:
         return rows
 
     def _run_images(self, sources: Sequence[ImageSource], batch_size: int) -> PredictedRows:
+        settings = self.manifest.image
+        assert settings is not None
         rows = self._empty_rows(len(sources))
-        _check_batch_size(batch_size)
-        for start in range(0, len(sources), batch_size):
-            batch = range(start, min(start + batch_size, len(sources)))
+        for batch in image_batches(len(sources), batch_size, settings.height, settings.width):
             outputs = self._run_checked(self.prepare([sources[index] for index in batch]))
             for row, index in enumerate(batch):
                 rows.logits[index] = outputs["logits"][row]
@@ -228,49 +283,19 @@ class Rationalizer:
         outputs = self.run(inputs)
         if not np.isfinite(outputs["logits"]).all():
             raise FailureError("The model returned numbers that are not finite; train or export it again.")
+
+        rows, classes = len(next(iter(inputs.values()))), len(self.manifest.labels)
+        features = math.prod(self.manifest.image.grid) if self.manifest.image else inputs["input_ids"].shape[1]
+        shapes = {"logits": (rows, classes), SCORES: (rows, features, classes)}
+        for name, values in outputs.items():
+            if values.shape != (wanted := shapes.get(name, (rows, features))):
+                raise FailureError(f"The model returned {name} of shape {values.shape}, not {wanted}; export it again.")
         return outputs
 
 
 def wanted_outputs(manifest: Manifest) -> tuple[str, ...]:
     """The contract's outputs, and the scores where the manifest lists them."""
     return (*OUTPUTS, SCORES) if manifest.class_thresholds else OUTPUTS
-
-
-def _check_graph(session: InferenceSession, manifest: Manifest, path: Path) -> None:
-    """The names and the class count that the manifest promises."""
-    inputs = {"input_ids", "attention_mask"} if manifest.text else {"pixel_values"}
-    outputs = {output.name: output for output in session.get_outputs()}
-    missing = set(wanted_outputs(manifest)) - outputs.keys()
-    if {value.name for value in session.get_inputs()} != inputs or missing:
-        raise InputError(f"{path} does not have the inputs and outputs of a bundle's graph; export the run again.")
-    shape = outputs["logits"].shape
-    if shape and isinstance(shape[-1], int) and shape[-1] != len(manifest.labels):
-        raise InputError(f"{path} has {shape[-1]} classes and the manifest {len(manifest.labels)}; export again.")
-
-
-def batches_of_like_length(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
-    """Indices of rows by length, in batches of at most `batch_size` of whose positions at most a tenth is padding.
-
-    Raises:
-        InputError: `batch_size` is below 1.
-    """
-    _check_batch_size(batch_size)
-    batches: list[list[int]] = []
-    held = 0  # positions of the last batch that are no padding
-    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
-        rows = len(batches[-1]) + 1 if batches else 0
-        if 0 < rows <= batch_size and held + lengths[index] >= (1 - PADDING) * lengths[index] * rows:
-            batches[-1].append(index)
-            held += lengths[index]
-        else:
-            batches.append([index])
-            held = lengths[index]
-    return batches
-
-
-def _check_batch_size(batch_size: int) -> None:
-    if batch_size < 1:
-        raise InputError(f"A batch of {batch_size} holds nothing; give a batch_size of 1 or more.")
 
 
 def _text_prediction(
@@ -299,7 +324,7 @@ def _text_prediction(
         **decision,
         rationale=rationale,
         mask=mask.astype(int).tolist(),
-        tokens=[token for token, feature in zip(encoded.tokens, encoded.feature, strict=True) if feature],
+        tokens=[sys.intern(token) for token, feature in zip(encoded.tokens, encoded.feature, strict=True) if feature],
         rationale_ratio=_ratio(mask),
         truncated=encoded.truncated,
         class_rationales=by_class,

@@ -7,8 +7,24 @@ from pathlib import Path
 import onnxruntime
 
 from rekd_edge.errors import InputError
+from rekd_edge.runtime.border import in_short
 
-__all__ = ["open_session"]
+__all__ = ["MAX_THREADS", "check_threads", "open_session"]
+
+MAX_THREADS = 1024
+FATAL = 4
+
+
+def check_threads(threads: int | None) -> None:
+    """Check a number of threads, None for all physical cores.
+
+    Raises:
+        InputError: it is no whole number from 1 to `MAX_THREADS`.
+    """
+    if threads is None:
+        return
+    if not isinstance(threads, int) or isinstance(threads, bool) or not 1 <= threads <= MAX_THREADS:
+        raise InputError(f"threads is {threads}; give a whole number from 1 to {MAX_THREADS}.")
 
 
 def open_session(
@@ -20,14 +36,13 @@ def open_session(
     begins with that path, and returns the name.
 
     Raises:
-        InputError: the graph cannot be read, or `threads` is below 1.
+        InputError: the graph cannot be read, or `threads` is out of range.
     """
-    if threads is not None and threads < 1:
-        raise InputError(f"{threads} threads cannot run anything; give 1 or more.")
+    check_threads(threads)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # errors only
+    options.log_severity_level = FATAL  # errors come as exceptions; the log would write them too, in colour
     # A worker that spins between two nodes takes as much energy as one that works, and slows whatever else runs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # Planning which tensors share a buffer takes a fifth of the opening; the arena hands freed ones on just as well.
@@ -36,7 +51,9 @@ def open_session(
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        # The fallback to other providers would print what went wrong to standard output, and try the same again.
+        return onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"], enable_fallback=False
+        )
     except Exception as error:  # onnxruntime's errors share no base class of their own
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"{path} cannot be opened by ONNX Runtime ({reason}); export it again.") from error
+        raise InputError(f"{path} cannot be opened by ONNX Runtime ({in_short(error)}); export it again.") from error

@@ -12,8 +12,17 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from rekd_edge.errors import InputError
+from rekd_edge.runtime.border import in_short
 
-__all__ = ["EncodedText", "encode_texts", "limit_tokenizer", "load_tokenizer", "pad_ids", "special_token_ids"]
+__all__ = [
+    "EncodedText",
+    "allowed_tokens",
+    "encode_texts",
+    "limit_tokenizer",
+    "load_tokenizer",
+    "pad_ids",
+    "special_token_ids",
+]
 
 # A text is cut to this many characters per allowed token before it is tokenised, so that a giant input costs no
 # more than a long one. Words and runs of spaces in real text are far shorter.
@@ -46,8 +55,11 @@ def load_tokenizer(path: Path, max_length: int) -> Tokenizer:
         raise InputError(f"{path} is missing; give a folder that holds a tokenizer.json.")
     try:
         tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # tokenizers raises bare Exception
-        raise InputError(f"{path} is not a readable tokenizer.json ({error}); save or export it again.") from error
+    except BaseException as error:  # tokenizers raises bare Exception, and its Rust code no subclass of it
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        reason = in_short(error)
+        raise InputError(f"{path} is not a readable tokenizer.json ({reason}); save or export it again.") from error
     return limit_tokenizer(tokenizer, max_length)
 
 
@@ -66,6 +78,13 @@ def limit_tokenizer(tokenizer: Tokenizer, max_length: int) -> Tokenizer:
     return tokenizer
 
 
+def allowed_tokens(tokenizer: Tokenizer) -> int:
+    """How many ids a tokenizer from `load_tokenizer` gives at most, special tokens included."""
+    truncation = tokenizer.truncation
+    assert truncation is not None
+    return int(truncation["max_length"])
+
+
 def special_token_ids(tokenizer: Tokenizer) -> list[int]:
     """The ids that the tokenizer itself adds to every text, sorted: they are never features."""
     empty = tokenizer.encode("")
@@ -74,7 +93,7 @@ def special_token_ids(tokenizer: Tokenizer) -> list[int]:
 
 def encode_texts(tokenizer: Tokenizer, texts: Sequence[str]) -> list[EncodedText]:
     """Tokenise texts with a tokenizer from `load_tokenizer`."""
-    limit = tokenizer.truncation["max_length"] * CHARACTERS_PER_TOKEN
+    limit = allowed_tokens(tokenizer) * CHARACTERS_PER_TOKEN
     cut = [_replace_surrogates(text[:limit]) for text in texts]
     # A batch starts a thread pool, which a single text need not pay for.
     encodings = [tokenizer.encode(cut[0])] if len(cut) == 1 else tokenizer.encode_batch(cut)

@@ -82,6 +82,7 @@ def _train(config: TrainingConfig, run: RunFolder, resume: bool, callbacks: Call
     if control is not None:
         calibrated.metrics["random_mask_accuracy"] = control.metrics["accuracy"]
     record = _record(prepared, fitted, settled, time.perf_counter() - started)
+    record["teacher_sha256"] = sources["teacher"]
     on_first(lambda: _write(run, prepared, calibrated, record))
     return calibrated.metrics
 

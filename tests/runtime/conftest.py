@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from rekd_edge.runtime.bundle import write_manifest
@@ -182,12 +185,105 @@ def image_bundle(pristine_image_bundle: Path, tmp_path: Path) -> Path:
     return _copy_bundle(pristine_image_bundle, tmp_path / "image-bundle")
 
 
+def reseal(bundle: Path) -> None:
+    """Make the seal fit whatever stands in the manifest."""
+    digest = hashlib.sha256((bundle / "manifest.json").read_bytes()).hexdigest()
+    (bundle / "manifest.sha256").write_text(f"{digest}  manifest.json\n")
+
+
 @pytest.fixture
 def edit_manifest() -> Callable[..., None]:
-    """Change fields of a bundle's manifest in place."""
+    """Change fields of a bundle's manifest in place and seal it again, as anyone can."""
 
     def edit(bundle: Path, **changes: Any) -> None:
         path = bundle / "manifest.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+        reseal(bundle)
 
     return edit
+
+
+@pytest.fixture
+def change_graph() -> Callable[..., Path]:
+    """Give a bundle another graph, listed and sealed as anyone can; the change is a function of the ONNX model."""
+    import onnx
+
+    def change(bundle: Path, edit: Callable[[Any], None]) -> Path:
+        model = onnx.load(bundle / "model.onnx")
+        edit(model)
+        (bundle / "model.onnx").write_bytes(model.SerializeToString())
+        fields = json.loads((bundle / "manifest.json").read_text())
+        write_manifest(bundle, {name: fields[name] for name in fields if name not in ("schema_version", "files")})
+        return bundle
+
+    return change
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run `rekd-edge ARGUMENTS` in this process: exit status, standard output, standard error."""
+    from rekd_edge import cli
+
+    def run(*arguments: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["rekd-edge", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        assert isinstance(end.value.code, int)
+        return end.value.code, *capsys.readouterr()
+
+    return run
+
+
+NAMES = ["size", "sha256", "name", "dtype", "shape", "text", "graph", "class_thresholds", "seal", "a/b", "a\n"]
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.sampled_from(
+        ["re", "0" * 64, "0" * 64 + "\n", "image-classification", "x" * 2000, "../up", "\x1b[2J", "\ud800"]
+    )
+    | st.text(max_size=5)
+)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=4),
+    max_leaves=8,
+)
+
+
+def _places(value: Any, here: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The path of every value in a document."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [here] + [place for key, each in inner for place in _places(each, (*here, key))]
+
+
+@pytest.fixture(scope="session")
+def mutated() -> Callable[..., Any]:
+    """A copy of a JSON document with one to three values replaced, removed, repeated or added.
+
+    Call it with `data.draw` of hypothesis and the document.
+    """
+
+    def mutate(draw: Callable[..., Any], document: Any) -> Any:
+        document = json.loads(json.dumps(document))
+        for _ in range(draw(st.integers(1, 3))):
+            places = _places(document)[1:]
+            if not places:
+                break
+            *way, last = draw(st.sampled_from(places))
+            holder = document
+            for key in way:
+                holder = holder[key]
+            change = draw(st.sampled_from(["replace", "replace", "remove", "repeat", "add"]))
+            if change == "replace":
+                holder[last] = draw(VALUES)
+            elif change == "remove":
+                del holder[last]
+            elif isinstance(holder, list):
+                holder.append(holder[last] if change == "repeat" else draw(VALUES))
+            else:
+                holder[draw(st.sampled_from(NAMES))] = draw(VALUES)
+        return document
+
+    return mutate

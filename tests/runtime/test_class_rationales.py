@@ -28,6 +28,16 @@ from rekd_edge.runtime.display import show
 from rekd_edge.runtime.rationalizer import class_mask
 
 SCORES = {"good": (0.1, 0.9), "bad": (0.8, 0.2), "film": (0.3, 0.4)}  # (negative, positive); every other token: 0.05
+TENSORS = {
+    "input_ids": ("int64", ["batch", "sequence"]),
+    "attention_mask": ("int64", ["batch", "sequence"]),
+    "logits": ("float32", ["batch", "classes"]),
+    "rationale_mask": ("bool", ["batch", "features"]),
+    "selection_margin": ("float32", ["batch", "features"]),
+    "rationale_scores": ("float32", ["batch", "features", "classes"]),
+}
+LISTED = [{"name": name, "dtype": dtype, "shape": shape} for name, (dtype, shape) in TENSORS.items()]
+GRAPH = {"inputs": LISTED[:2], "outputs": LISTED[2:]}
 
 
 def with_scores(bundle: Path, folder: Path, thresholds: list[float], listed: bool = True) -> Path:
@@ -47,7 +57,7 @@ def with_scores(bundle: Path, folder: Path, thresholds: list[float], listed: boo
         onnx.save(model, folder / "model.onnx")
     fields = json.loads((folder / "manifest.json").read_text())
     if listed:
-        fields["graph"] = {"outputs": [{"name": "rationale_scores"}]}
+        fields["graph"] = GRAPH
         fields["class_thresholds"] = thresholds
     (folder / "manifest.json").unlink()
     write_manifest(folder, {key: value for key, value in fields.items() if key not in ("schema_version", "files")})

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from rekd_edge.errors import FailureError, InputError
 from rekd_edge.runtime import ImagePrediction, Rationalizer, TextPrediction
+from rekd_edge.runtime.batching import batches_of_like_length
 from rekd_edge.runtime.prediction import merge_spans
-from rekd_edge.runtime.rationalizer import batches_of_like_length
 
 
 @pytest.fixture(scope="module")
