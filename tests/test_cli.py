@@ -398,7 +398,7 @@ def test_a_failure_is_one_sentence_and_leaves_nothing(
         raise error
 
     monkeypatch.setattr(rekd_edge.export.bundle, "write_manifest", fail)
-    assert_fails(run("export", make_run("text"), "--output", tmp_path / "bundle", "--precision", "int8"), status, words)
+    assert_fails(run("export", make_run("image"), "--output", tmp_path / "bundle"), status, words)
     assert list(tmp_path.iterdir()) == []
 
 

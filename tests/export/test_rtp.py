@@ -92,7 +92,7 @@ def trained(make_once: Callable[..., Path]) -> Path:
     return run
 
 
-@pytest.mark.parametrize(("precision", "target"), [("fp32", "cpu"), ("int8", "cpu"), ("int8", "mobile")])
+@pytest.mark.parametrize(("precision", "target"), [("fp32", "cpu"), ("int8", "mobile")])
 def test_from_a_run_to_predictions(precision: str, target: str, trained: Path, tmp_path: Path) -> None:
     bundle = tmp_path / "bundle"
     manifest = export_bundle(trained, bundle, precision=precision, target=target)

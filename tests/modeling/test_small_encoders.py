@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from transformers import AutoModel
@@ -195,6 +195,7 @@ def test_neighbours_are_zero_beyond_the_border_alone(rows: int, columns: int, ax
                 assert found[0, row, column, part] == (grid[0, r, c, 0] if inside else 0)
 
 
+@settings(max_examples=25)
 @given(st.lists(st.booleans(), min_size=1, max_size=9))
 def test_a_classifier_reads_the_normalised_mean_of_what_is_visible(seen: list[bool]) -> None:
     encoder = encoder_from_backbone(backbone_from_config(backbone_config("cnn:random:bert-nano")))

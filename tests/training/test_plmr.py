@@ -54,7 +54,6 @@ TINY = {
     "data.train_limit": 64,
     "data.eval_limit": 40,
 }
-VARIANTS = [(task, mode) for task in ("text", "image") for mode in ("zero", "drop")]
 
 
 @pytest.fixture(scope="session")
@@ -227,11 +226,10 @@ def test_slack_widens_the_gap_around_the_threshold(seed: int, target: float, exa
         assert wide >= close - 1e-6
 
 
-@pytest.mark.parametrize(("task", "mask_mode"), VARIANTS)
-def test_a_run_trains_exports_predicts_and_evaluates(
-    task: str, mask_mode: str, plmr_runs: Callable[..., Path], tmp_path: Path
-) -> None:
-    run = plmr_runs(task, mask_mode)
+@pytest.mark.parametrize("task", ["text", "image"])
+def test_a_run_trains_exports_predicts_and_evaluates(task: str, plmr_runs: Callable[..., Path], tmp_path: Path) -> None:
+    """With `mask_mode: zero`; with `drop` it is among the tests of every method."""
+    run = plmr_runs(task, "zero")
     metrics = json.loads((run / "metrics.json").read_text())
     target = {"text": 0.1, "image": 0.15}[task]
     assert metrics["rationale_ratio"] == pytest.approx(target, abs=0.02)
