@@ -133,6 +133,9 @@ def train(
     layers: Annotated[
         int | None, typer.Option(help="Keep the predictor's first K layers (plmr: the whole encoder's).")
     ] = None,
+    generator: Annotated[
+        str | None, typer.Option(metavar="FAMILY", help="Family of the generator: local, bilstm, cnn or resnet.")
+    ] = None,
     generator_layers: Annotated[int | None, typer.Option(help="Keep the generator's first K layers.")] = None,
     teacher: Annotated[
         list[str] | None, typer.Option(metavar="RUN", help="The run to distil from; again for several, averaged.")
@@ -153,6 +156,7 @@ def train(
         "data.spec": data,
         "backbone": backbone,
         "layers": layers,
+        "generator": generator,
         "generator_layers": generator_layers,
         "teacher": ",".join(teacher) if teacher else None,
         "seed": seed,

@@ -84,7 +84,7 @@ class Section:
     def _as_it_was_meant(cls, value: Any, info: Any) -> Any:
         """Read the text of a `--set`, and keep numbers and truth values apart, which pydantic would convert."""
         kinds = _kinds(cls, info.field_name)
-        if isinstance(value, str) and value.lower() in ("null", "none", "") and type(None) in kinds:
+        if type(None) in kinds and (value is None or str(value).lower() in ("null", "none", "")):
             return None
         if isinstance(value, str) and dict in kinds:
             return _pairs(value)

@@ -163,7 +163,7 @@ def model_config(config: TrainingConfig, data: DataSource, preprocessing: Prepro
         method=config.method,
         labels=list(data.label_names),
         predictor={},
-        head_hidden=TEXT_HEAD_HIDDEN if text else None,
+        head_hidden=_head_hidden(config) if text else None,
         head_dropout=config.head_dropout,
         mask_mode=config.mask_mode,
         pooling=config.pooling,
@@ -181,11 +181,18 @@ def model_config(config: TrainingConfig, data: DataSource, preprocessing: Prepro
     )
 
 
-def load_encoder(backbone: str, layers: int | None, preprocessing: Preprocessing) -> Encoder:
-    """A backbone's first layers, all where None, fit to what its preprocessing gives."""
+def _head_hidden(config: TrainingConfig) -> int:
+    """Hidden width of the selection head on text: no wider than the generator that it reads."""
+    return min(TEXT_HEAD_HIDDEN, config.generator_width) if config.generator == "local" else TEXT_HEAD_HIDDEN
+
+
+def load_encoder(
+    backbone: str, layers: int | None, preprocessing: Preprocessing, net: dict[str, Any] | None = None
+) -> Encoder:
+    """A backbone's first layers, all where None, fit to its preprocessing; `net` as of `load_backbone`."""
     image_size = None if preprocessing.image is None else preprocessing.image.height
     vocabulary = None if preprocessing.tokenizer is None else preprocessing.tokenizer.get_vocab_size()
-    return encoder_from_backbone(load_backbone(backbone, layers, image_size, preprocessing.max_length, vocabulary))
+    return encoder_from_backbone(load_backbone(backbone, layers, image_size, preprocessing.max_length, vocabulary, net))
 
 
 def build_model(config: TrainingConfig, facts: RationaleConfig, tokenizer: Tokenizer | None) -> RationaleModel:
@@ -202,10 +209,14 @@ def build_model(config: TrainingConfig, facts: RationaleConfig, tokenizer: Token
     image = None if facts.image is None else ImageSettings.from_dict(facts.image)
     preprocessing = Preprocessing(tokenizer, facts.max_length, image)
 
-    def encoder(layers: int | None) -> Encoder:
-        return load_encoder(config.backbone, layers, preprocessing)
+    def encoder(layers: int | None, family: str | None = None) -> Encoder:
+        if family is None:
+            return load_encoder(config.backbone, layers, preprocessing)
+        local = {"hidden_size": config.generator_width, "context": config.generator_context}
+        net = local if family == "local" else None
+        return load_encoder(f"{family}:{config.backbone}", layers, preprocessing, net)
 
-    depth = Depth(config.layers, config.generator_layers)
+    depth = Depth(config.layers, config.generator_layers, config.generator)
     model = method_of(config.method).model_class().build(facts, encoder, depth, config.options)
     if config.initial_ratio is not None and isinstance(model.generator, Generator):
         model.generator.begin_at(config.initial_ratio)

@@ -3,7 +3,7 @@
 prepare     settings, data, teachers and a model with its first weights; nothing is written
 fit         the method's objective, from the last checkpoint where there is one
 settle      the predictor alone, on the masks that the generator ended with
-calibrate   the margin bias and the figures on dev data
+calibrate   round the embeddings where an int8 bundle shall share them, then the margin bias and the figures on dev data
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from rekd_edge.data import DataSource, ImageFeatures, TextFeatures, load_data
 from rekd_edge.errors import FailureError, InputError
 from rekd_edge.methods import method_of
 from rekd_edge.modeling import RationaleModel
+from rekd_edge.modeling.rounding import round_embeddings
 from rekd_edge.runs import RunFolder
 from rekd_edge.training.checkpoints import train_from_last_checkpoint
 from rekd_edge.training.configuration import TrainingConfig
@@ -226,6 +227,9 @@ def calibrate(fitted: Fitted) -> Calibrated:
         FailureError: training ended with weights or a dev loss that are not finite.
     """
     trainer, model = fitted.trainer, fitted.model
+    if trainer.context.config.round_embeddings:
+        round_embeddings(model)
+
     broken = next((name for name, weight in model.named_parameters() if not torch.isfinite(weight).all()), None)
     if broken is not None:
         raise FailureError(f"Training diverged: {broken} is not finite; lower learning_rate and train again.")

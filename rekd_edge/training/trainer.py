@@ -221,14 +221,17 @@ class RationaleTrainer(Trainer):
         )
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
-        """AdamW with a learning rate of its own for the new heads; frozen weights are left out."""
+        """AdamW with a learning rate of its own for new heads and local generators; frozen weights are left out."""
         if self.optimizer is None:
-            config = self.context.config
+            config, model = self.context.config, self.rationale_model
+            local = model.generator is not None and model.generator.encoder.reads_predictor
+            pretrained = ("predictor.encoder.",) if local else ("predictor.encoder.", "generator.encoder.")
+
             heads: list[Tensor] = []
             encoders: list[Tensor] = []
-            for name, weight in self.rationale_model.named_parameters():
+            for name, weight in model.named_parameters():
                 if weight.requires_grad:
-                    (encoders if ".encoder." in name else heads).append(weight)
+                    (encoders if name.startswith(pretrained) else heads).append(weight)
             groups = [
                 {"params": encoders, "lr": config.learning_rate},
                 {"params": heads, "lr": config.head_learning_rate or config.learning_rate},

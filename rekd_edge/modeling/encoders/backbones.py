@@ -137,6 +137,7 @@ def load_backbone(
     image_size: int | None = None,
     max_length: int | None = None,
     vocabulary: int | None = None,
+    net: dict[str, Any] | None = None,
 ) -> nn.Module:
     """Load an encoder, keep its first layers, and fit its position embeddings to the input.
 
@@ -150,13 +151,14 @@ def load_backbone(
         image_size: height and width in pixels that the encoder will see.
         max_length: tokens that the encoder must bear.
         vocabulary: size of the tokenizer; an encoder with random weights takes it as its own.
+        net: fields of the configuration of a net of another family, in place of its defaults.
 
     Raises:
         InputError: unknown name, more layers than there are, weights damaged or missing, a vocabulary too large for
             pretrained weights.
     """
     if _donor(name)[0] is not None:
-        return _load_net(name, layers, image_size, vocabulary)
+        return _load_net(name, layers, image_size, vocabulary, net or {})
 
     pretrained = backbone_config(name)
     wanted = copy.deepcopy(pretrained)
@@ -212,9 +214,13 @@ def load_backbone(
     return backbone
 
 
-def _load_net(name: str, layers: int | None, image_size: int | None, vocabulary: int | None) -> nn.Module:
+def _load_net(
+    name: str, layers: int | None, image_size: int | None, vocabulary: int | None, fields: dict[str, Any]
+) -> nn.Module:
     """A net with random weights on its donor's embeddings, which are random where the donor has no weights."""
     config, (_, donor) = backbone_config(name), _donor(name)
+    config.update(fields)
+
     if layers is not None:
         if layers < 1:
             raise InputError(f"{name} needs a layer at least; {layers} are none.")

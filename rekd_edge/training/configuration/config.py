@@ -93,6 +93,8 @@ class TrainingConfig(Process, Control, Optimisation, Distillation, Selection):
             raise InputError("select_words and count_all_positions exclude each other: padding belongs to no word.")
         if self.share_embeddings and self.freeze_embeddings == "generator":
             raise InputError("Shared embeddings cannot be frozen for the generator alone; freeze all of them, or none.")
+        if self.generator == "local" and self.freeze_embeddings == "generator":
+            raise InputError("A local generator reads the predictor's embeddings; freeze all of them, or none.")
         if self.warm_start and self.control is None and method.selects:
             raise InputError("warm_start begins from the control; set control=train or the path of a run that has one.")
 
@@ -115,9 +117,11 @@ class TrainingConfig(Process, Control, Optimisation, Distillation, Selection):
         method = method_of(self.method)
 
         defaults = {**_PAPER[task], "epochs": method.epochs}
-        if method.needs_teacher and self.mask_mode == "drop":
+        if method.needs_teacher and self.mask_mode == "drop" and self.generator is None:
             defaults["generator_layers"] = min(_SHALLOW[task], self.layers or _SHALLOW[task])
         defaults["head_learning_rate"] = self.learning_rate
+        if task == "text" and self.generator == "local":
+            defaults["round_embeddings"] = True
 
         filled = {name: value for name, value in defaults.items() if getattr(self, name) is None}
         if not method.selects:
@@ -196,6 +200,8 @@ class TrainingConfig(Process, Control, Optimisation, Distillation, Selection):
             return "no teacher is given" if may else f"{self.method} {readers.others}"
         if name == "control_epochs" and self.control != "train":
             return "no control is trained"
+        if name in ("generator_width", "generator_context") and self.generator != "local":
+            return "its generator is not local"
         return None
 
 

@@ -58,9 +58,18 @@ class Selection(Group):
 
     readers = SELECTING
 
+    generator: Annotated[Literal["local", "bilstm", "cnn", "resnet"] | None, LATER] = None
+    """Family of the generator; by default the predictor's. `local` is a stack of narrow convolutions on the predictor's
+    embeddings, which selects from what is near and costs next to nothing; the others are small nets with embeddings of
+    their own (`bilstm` and `cnn` read text, `resnet` images)."""
     generator_layers: Count | None = None
     """Keep the generator's first K layers. By default as many as the predictor (the paper), but for a student that
-    drops features (`rekd`, `drop`) 1 on text and 2 on images, where more layers won nothing that was measured."""
+    drops features (`rekd`, `drop`) 1 on text and 2 on images, where more layers won nothing that was measured; `local`
+    has 3 convolutions on text, which reach 7 tokens to either side, and 2 on images."""
+    generator_width: Annotated[int, Field(ge=8, le=4096), LATER] = 64
+    """Channels of a `local` generator."""
+    generator_context: Annotated[bool, LATER] = False
+    """Let a `local` generator see the mean of the whole input too, at the cost of its locality."""
     target_ratio: Annotated[Ratio | None, WITH_RATIO] = None
     """p_target of equation 3: 0.10 for text, 0.15 for images."""
     class_ratios: Annotated[dict[str, Ratio] | None, WITH_RATIO] = None
@@ -90,6 +99,9 @@ class Selection(Group):
     share_embeddings: bool = False
     """One table of word pieces (text) or projection of patches (images) for both towers: a smaller file. Where
     `freeze_embeddings` is `all` and both start alike, the exported file holds one anyway."""
+    round_embeddings: Annotated[bool | None, LATER] = None
+    """Round the embedding table of a text model to int8 before calibration, so that an int8 bundle selects exactly what
+    the run selects. By default where the generator is `local`."""
     temperature_start: Annotated[Positive, TEMPERED] = 5.0
     """τ_0 of equation 10."""
     temperature_end: Annotated[Positive, TEMPERED] = 0.1

@@ -1,0 +1,34 @@
+"""A table that was rounded once is the int8 table of its bundle, bit for bit."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from rekd_edge.modeling.rounding import quantize_rows
+
+tables = arrays.arrays(np.float32, (3, 5), elements=st.floats(-(2.0**20), 2.0**20, width=32, allow_subnormal=False))
+
+
+@given(tables)
+def test_rounding_twice_changes_nothing(table: np.ndarray) -> None:
+    values, scale = quantize_rows(table)
+    once = values * scale
+    again, same = quantize_rows(once)
+    assert np.array_equal(again * same, once)
+
+
+@given(tables)
+def test_no_value_moves_by_more_than_a_step(table: np.ndarray) -> None:
+    values, scale = quantize_rows(table)
+    assert values.dtype == np.int8
+    assert np.abs(values).max() <= 127
+    assert (np.abs(values * scale - table) <= scale * 1.001 + 1e-12 * 127).all()
+
+
+def test_a_row_by_hand() -> None:
+    values, scale = quantize_rows(np.array([[127.0, -63.5, 0.4]], np.float32))
+    assert scale.tolist() == [[1.0]]
+    assert values.tolist() == [[127, -64, 0]]
