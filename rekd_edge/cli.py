@@ -96,6 +96,7 @@ class Isa(StrEnum):
     ARM64 = "arm64"
 
 
+SPEC_HELP = "A .csv, .jsonl or .parquet file, a folder with one for each split or of images, a Hub name, builtin:NAME."
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else on standard output.")]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting, for example data.text_column=body.")
@@ -128,7 +129,7 @@ def demo(
 def train(
     output: Annotated[Path, typer.Option(metavar="RUN", help="A new folder for the run.")],
     method: Annotated[Method | None, typer.Option(help=METHOD_HELP)] = None,
-    data: Annotated[str | None, typer.Option(metavar="SPEC", help="Hub name, folder or builtin:NAME.")] = None,
+    data: Annotated[str | None, typer.Option(metavar="SPEC", help=SPEC_HELP)] = None,
     backbone: Annotated[str | None, typer.Option(help="Hub name, folder, random:NAME, or FAMILY: and one.")] = None,
     layers: Annotated[
         int | None, typer.Option(help="Keep the predictor's first K layers (plmr: the whole encoder's).")
@@ -343,8 +344,8 @@ def predict(
 @app.command()
 def evaluate(
     path: Annotated[Path, typer.Argument(metavar="RUN_OR_BUNDLE", help="What train or export wrote.")],
-    data: Annotated[str, typer.Option(metavar="SPEC", help="Hub name, folder or builtin:NAME.")],
-    split: Annotated[str, typer.Option(help="Which split.")] = "test",
+    data: Annotated[str, typer.Option(metavar="SPEC", help=SPEC_HELP)],
+    split: Annotated[str, typer.Option(help="Which split; 'all' is every one.")] = "test",
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many examples.")] = None,
     settings: Settings = None,
     as_json: JsonFlag = False,

@@ -10,6 +10,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from rekd_edge.data import DataSettings, DataSource, Examples, TextFeatures, load_data
+from rekd_edge.data.sampling import stratified_sample
 from rekd_edge.errors import InputError
 from rekd_edge.evaluation import classification_metrics, rationale_agreement, rationale_ratio
 from rekd_edge.methods import method_of
@@ -26,7 +27,7 @@ def evaluate(
         path: a run folder or a bundle.
         spec: the data SPEC.
         settings: columns and limits of the data.
-        split: which split.
+        split: which split; `all` for every one.
         limit: at most so many examples, a stratified sample.
 
     Returns:
@@ -41,10 +42,12 @@ def evaluate(
     if not is_bundle and not (path / "config.json").is_file():
         raise InputError(f"{path} is neither a run nor a bundle; give a folder that train or export wrote.")
     settings = settings or DataSettings()
-    if limit is not None:
+    if limit is not None and split != "all":
         settings = replace(settings, train_limit=limit, eval_limit=limit, test_limit=limit)
     data = load_data(spec, settings)
     examples = data.split(split)
+    if limit is not None:
+        examples = examples.select(stratified_sample(examples.labels, limit, settings.split_seed))
     predicted, masks, labels, tokenizer, alone = (_bundle if is_bundle else _run)(path, data, examples)
     report: dict[str, Any] = {
         "n": len(examples),

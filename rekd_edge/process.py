@@ -150,6 +150,7 @@ def _drop_unusable_sizes() -> None:
 def _quieten_libraries() -> None:
     """Keep standard error to our own sentences: no log of retries, and progress bars on a terminal alone."""
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    os.environ.setdefault("DATASETS_VERBOSITY", "critical")
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")

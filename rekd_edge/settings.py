@@ -29,6 +29,7 @@ from pydantic.fields import FieldInfo
 from rekd_edge.errors import InputError
 
 __all__ = [
+    "LATER",
     "Count",
     "Epochs",
     "NotNegative",
@@ -42,8 +43,13 @@ __all__ = [
     "nearest",
     "refuse_unknown",
     "shown",
+    "shown_key",
     "spelled",
 ]
+
+LATER = "later"
+"""In the `Annotated` of a setting that the first release did not have. At its default it is no part of a run's
+identity, so that runs made before it are recognised."""
 
 Count = Annotated[int, Field(ge=1, le=65_536)]
 """Layers, rows of a batch, features: no run comes near the upper end."""
@@ -93,6 +99,12 @@ class Section:
         if isinstance(value, bool) and not {bool, Any} & kinds:
             raise ValueError("a truth value is no number")
         return value
+
+    @classmethod
+    def later(cls) -> dict[str, Any]:
+        """Settings that the first release did not have, and their defaults."""
+        fields = cls.__pydantic_fields__  # type: ignore[attr-defined]
+        return {name: field.default for name, field in fields.items() if LATER in field.metadata}
 
     @classmethod
     def fields_by_key(cls) -> dict[str, str]:

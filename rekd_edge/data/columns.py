@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rekd_edge.columns import IMAGE_COLUMNS, LABEL_COLUMNS, TEXT_COLUMNS
-from rekd_edge.data.examples import DataSource, EncodedImages, Examples
+from rekd_edge.data.examples import SPLIT_NAMES, DataSource, EncodedImages, Examples
 from rekd_edge.data.settings import DataSettings
 from rekd_edge.errors import InputError
+from rekd_edge.settings import shown, shown_key
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 __all__ = ["source_from_tables"]
 
+_WHOLE = re.compile(r"[+-]?\d{1,18}")
+_DECIMAL = re.compile(r"[+-]?(\d+\.\d*|\.\d+|\d+)([eE][+-]?\d+)?")
+
 
 def source_from_tables(tables: dict[str, Dataset], settings: DataSettings) -> DataSource:
-    """Read inputs and labels out of one table a split.
+    """Read inputs and labels out of one table a split, or out of the only one, which may go by the name of its file.
 
     A split whose every label is -1 (the Hub's mark for a label that is kept back) is left out.
 
@@ -63,7 +68,7 @@ def align_labels(
     known = {names[i] for i in np.unique(reference_ids)}
     if len(known) < 2:
         raise InputError(
-            f"The {reference} split has the single label {next(iter(known))!r}; classification needs at least two."
+            f"{_said(reference)} has the single label {shown(next(iter(known)))}; classification needs at least two."
         )
     aligned = {}
     for split, (own_names, ids) in labels.items():
@@ -128,45 +133,80 @@ def _named(columns: Sequence[str], name: str, kind: str) -> str:
 def _check_rows(split: str, table: Dataset, columns: tuple[str, ...]) -> None:
     """Refuse an empty split, and columns that a split lacks or that have gaps."""
     if not len(table):
-        raise InputError(f"The {split} split is empty; give it examples or remove it.")
+        raise InputError(f"{_said(split)} is empty; give it examples or remove it.")
     for column in columns:
+        if table.column_names.count(column) > 1:
+            raise InputError(
+                f"{_said(split)} has two columns that are called {column!r}; rename or remove one of them."
+            )
         if column not in table.column_names:
             raise InputError(
-                f"The {split} split has no column {column!r}, only: {_listed(table.column_names)}; "
+                f"{_said(split)} has no column {column!r}, only: {_listed(table.column_names)}; "
                 "name its columns as in the other splits."
             )
-        missing = table.data.column(column).null_count
-        if missing:
+        values = table.data.column(column)
+        if values.null_count:
+            first = values.is_null().to_pylist().index(True)
             raise InputError(
-                f"The {split} split has {missing} missing values in its column {column!r}; fill or remove those rows."
+                f"{_said(split)} has {values.null_count} missing values in its column {column!r}, the first in row "
+                f"{first + 1}; fill or remove those rows."
             )
 
 
 def _read_labels(split: str, table: Dataset, column: str) -> tuple[list[str], NDArray[np.int64]]:
     """The names of the labels, and the id of each row's label among them (-1 where the Hub keeps it back)."""
+    import pyarrow as pa
     from datasets import ClassLabel
 
-    feature = table.features[column]
-    values = np.asarray(table.data.column(column).to_pylist())
+    feature, values = table.features[column], table.data.column(column)
     if isinstance(feature, ClassLabel):
-        if values.min() < -1 or values.max() >= len(feature.names) or (values.min() == -1 and values.max() > -1):
+        ids = np.asarray(values.to_pylist())
+        if ids.min() < -1 or ids.max() >= len(feature.names) or (ids.min() == -1 and ids.max() > -1):
             raise InputError(
-                f"The {split} split has labels outside 0 to {len(feature.names) - 1} in its column {column!r}; "
+                f"{_said(split)} has labels outside 0 to {len(feature.names) - 1} in its column {column!r}; "
                 "remove those rows."
             )
-        return list(feature.names), values.astype(np.int64)
-    if values.dtype.kind not in "iubU":
+        return list(feature.names), ids.astype(np.int64)
+
+    kind = values.type.value_type if pa.types.is_dictionary(values.type) else values.type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        plain = _plain_labels(split, values.to_pylist(), column)
+    elif pa.types.is_integer(kind) or pa.types.is_boolean(kind):
+        plain = values.to_pylist()
+    else:
         raise InputError(
-            f"The labels in column {column!r} are neither strings nor whole numbers; name another data.label_column."
+            f"The labels in column {column!r} are neither strings nor whole numbers, but {shown(values[0].as_py())} in "
+            "row 1; name another data.label_column."
         )
-    names, ids = np.unique(values, return_inverse=True)
+    names, ids = np.unique(np.asarray(plain), return_inverse=True)
     return [str(name) for name in names], ids.astype(np.int64)
+
+
+def _plain_labels(split: str, labels: list[str], column: str) -> list[Any]:
+    """Labels as they are meant where all are texts, as in a CSV: whole numbers, truth values, or texts."""
+    if "" in labels:
+        raise InputError(
+            f"{_said(split)} has an empty label in its column {column!r}, in row {labels.index('') + 1}; fill or "
+            "remove that row."
+        )
+    different = set(labels)
+    if all(_WHOLE.fullmatch(label) for label in different):
+        return [int(label) for label in labels]
+    if {label.lower() for label in different} <= {"true", "false"}:
+        return [label.lower() == "true" for label in labels]
+    if all(_DECIMAL.fullmatch(label) for label in different):
+        row = next(i for i, label in enumerate(labels) if not _WHOLE.fullmatch(label))
+        raise InputError(
+            f"The labels in column {column!r} are neither strings nor whole numbers, but {shown(labels[row])} in row "
+            f"{row + 1}; name another data.label_column."
+        )
+    return labels
 
 
 def _texts(split: str, table: Dataset, column: str) -> list[str]:
     texts = table.data.column(column).to_pylist()
     if not all(isinstance(text, str) for text in texts):
-        raise InputError(f"The column {column!r} of the {split} split is not text; name another data.text_column.")
+        raise InputError(f"The column {column!r} of {_said(split, False)} is not text; name another data.text_column.")
     return texts
 
 
@@ -178,10 +218,17 @@ def _images(split: str, table: Dataset, column: str) -> EncodedImages:
         images = table.select_columns(column).cast_column(column, Image(decode=False))
     except Exception as error:  # pyarrow's and datasets' own kinds of type errors
         raise InputError(
-            f"The column {column!r} of the {split} split holds no images; name another data.image_column."
+            f"The column {column!r} of {_said(split, False)} holds no images; name another data.image_column."
         ) from error
     return EncodedImages(images, column)
 
 
 def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
+    return ", ".join(map(shown_key, names[:10])) + (", …" if len(names) > 10 else "")
+
+
+def _said(split: str, begins: bool = True) -> str:
+    """A split in a sentence; the table of a single file goes by the file's name."""
+    if split not in SPLIT_NAMES.values():
+        return split
+    return f"{'The' if begins else 'the'} {split} split"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -67,6 +67,12 @@ class EncodedImages:
         """The images at `indices`, still encoded."""
         return EncodedImages(self.table.select(indices), self.column)
 
+    def joined(self, others: Sequence[EncodedImages]) -> EncodedImages:
+        """These images and those of others, still encoded."""
+        from datasets import concatenate_datasets
+
+        return EncodedImages(concatenate_datasets([self.table, *(other.table for other in others)]), self.column)
+
 
 @dataclass(frozen=True)
 class Examples:
@@ -91,6 +97,17 @@ class Examples:
             None if spans is None else [spans[i] for i in indices],
         )
 
+    def joined(self, others: Sequence[Examples]) -> Examples:
+        """These examples and those of others."""
+        inputs, spans = self.inputs, self.rationale_spans
+        if isinstance(inputs, list):
+            inputs = [*inputs, *(str(text) for other in others for text in other.inputs)]
+        else:
+            inputs = inputs.joined([other.inputs for other in others])  # type: ignore[misc]
+        if spans is not None:
+            spans = [*spans, *(each for other in others for each in other.rationale_spans or [])]
+        return Examples(inputs, np.concatenate([self.labels, *(other.labels for other in others)]), spans)
+
 
 @dataclass(frozen=True)
 class DataSource:
@@ -99,16 +116,22 @@ class DataSource:
     task: Literal["text", "image"]
     label_names: list[str]
     splits: dict[str, Examples]
+    made: dict[str, float] = field(default_factory=dict)
+    """The share of each split that was set aside by itself, as training and validation splits of a single file are."""
 
     def split(self, name: str) -> Examples:
-        """One split; `val`, `dev` and `valid` mean `validation`.
+        """One split; `val`, `dev` and `valid` mean `validation`, `all` is every split one after the other.
 
         Raises:
             InputError: the data has no such split.
         """
+        if name == "all":
+            first, *others = self.splits.values()
+            return first.joined(others) if others else first
+
         split = self.splits.get(SPLIT_NAMES.get(name, name))
         if split is None:
-            raise InputError(f"The data has no {name} split; choose from: {', '.join(self.splits)}.")
+            raise InputError(f"The data has no {name} split; choose from: {', '.join(self.splits)}, all.")
         return split
 
     @cached_property

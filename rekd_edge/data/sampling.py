@@ -10,8 +10,16 @@ from rekd_edge.errors import InputError
 __all__ = ["stratified_sample", "stratified_split"]
 
 
-def stratified_split(labels: NDArray[np.int64], share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def stratified_split(
+    labels: NDArray[np.int64], share: float, seed: int, purpose: str = "validation"
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Split indices in two, the second with `share` of every class; both sorted.
+
+    Args:
+        labels: of every example.
+        share: of the second part, between 0 and 1.
+        seed: of the choice.
+        purpose: the split that the second part becomes, for the error.
 
     Raises:
         InputError: a class has too few examples to stand on both sides.
@@ -22,8 +30,8 @@ def stratified_split(labels: NDArray[np.int64], share: float, seed: int) -> tupl
         first, second = train_test_split(np.arange(len(labels)), test_size=share, random_state=seed, stratify=labels)
     except ValueError as error:
         raise InputError(
-            f"{len(labels)} training examples are too few to set {share:.0%} of every label aside for validation; "
-            "give more of them or a validation split."
+            f"{len(labels)} examples are too few to set {share:.0%} of every label aside for {purpose}; "
+            f"give more of them, or a folder with a {purpose} file."
         ) from error
     return np.sort(first), np.sort(second)
 

@@ -8,7 +8,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from rekd_edge.errors import InputError
-from rekd_edge.settings import Section, Seed
+from rekd_edge.settings import LATER, Section, Seed
 
 __all__ = ["DataSettings"]
 
@@ -49,10 +49,12 @@ class DataSettings(Section):
     """Evaluate on at most so many examples of every other split, as balanced as the data."""
     test_limit: Limit | None = None
     """The same of the test split alone; `eval_limit` if not given."""
+    test_share: Annotated[float, Field(gt=0, lt=1), LATER] = 0.2
+    """Share of a single file that becomes the test split."""
     validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """Share of the training split that becomes the validation split where the data has none."""
     split_seed: Seed = 2026
-    """Seed of that split, of the limits and of the built-in data; not the seed of training."""
+    """Seed of these splits, of the limits and of the built-in data; not the seed of training."""
 
     def __post_init__(self) -> None:
         if self.text_column and self.image_column:

@@ -1,4 +1,4 @@
-"""`--data SPEC` to a data source: the built-in data, a folder, or a name on the Hugging Face Hub."""
+"""`--data SPEC` to a data source: the built-in data, a file, a folder, or a name on the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -7,18 +7,23 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from rekd_edge.data.columns import source_from_tables
 from rekd_edge.data.digits import digits
 from rekd_edge.data.examples import DataSource, Examples
 from rekd_edge.data.planted import planted
 from rekd_edge.data.sampling import stratified_sample, stratified_split
 from rekd_edge.data.settings import DataSettings
-from rekd_edge.data.tables import folder_tables, hub_tables
+from rekd_edge.data.tables import READERS, file_table, folder_tables, hub_tables
 from rekd_edge.errors import InputError
+from rekd_edge.progress import say
+from rekd_edge.settings import shown
 
 __all__ = ["load_data"]
 
 BUILTIN: dict[str, Callable[[int], DataSource]] = {"builtin:digits": digits, "builtin:planted": planted}
+SPLITS = ("train", "validation", "test")
 HUB_NAMES = ("imdb", "cifar10", "cifar100")
 
 
@@ -27,7 +32,8 @@ def load_data(spec: str, settings: DataSettings) -> DataSource:
 
     Args:
         spec: `imdb`, `cifar10`, `cifar100` or another `owner/name` on the Hub; a folder of
-            `{train,validation,test}.{parquet,csv,jsonl}` or of images; `builtin:digits` or `builtin:planted`.
+            `{train,validation,test}.{parquet,csv,jsonl}` or of images; a single such file, which is split in three;
+            `builtin:digits` or `builtin:planted`.
         settings: columns, limits and seed.
 
     Raises:
@@ -35,28 +41,51 @@ def load_data(spec: str, settings: DataSettings) -> DataSource:
     """
     source = _load(spec, settings)
     if "validation" not in source.splits and "train" in source.splits:
-        source = replace(source, splits=_with_validation(source.splits, settings))
-    in_order = [name for name in ("train", "validation", "test") if name in source.splits]
-    return replace(source, splits={name: _limited(name, source.splits[name], settings) for name in in_order})
+        splits = _with_validation(source.splits, settings)
+        source = replace(source, splits=splits, made={**source.made, "validation": settings.validation_share})
+    splits = {name: source.splits[name] for name in SPLITS if name in source.splits}
+    if "test" in source.made:
+        counts = ", ".join(f"{name} {len(examples)}" for name, examples in splits.items())
+        say(f"{spec} is split by itself: {counts} examples (data.split_seed={settings.split_seed}).")
+    return replace(source, splits={name: _limited(name, examples, settings) for name, examples in splits.items()})
 
 
 def _load(spec: str, settings: DataSettings) -> DataSource:
     if spec in BUILTIN:
         return BUILTIN[spec](settings.split_seed)
-    folder = Path(spec).expanduser()
-    if spec and folder.is_dir():
-        return source_from_tables(folder_tables(folder), settings)
+    place = Path(spec).expanduser()
+    if spec and place.is_dir():
+        return source_from_tables(folder_tables(place), settings)
+    if place.is_file():
+        return _of_one_file(place, settings)
     if spec in HUB_NAMES or re.fullmatch(r"\w[\w.-]*/[\w.-]+", spec):
         return source_from_tables(hub_tables(spec), settings)
     raise InputError(
-        f"There is no data {spec!r}; give {', '.join(HUB_NAMES)} or owner/name on the Hugging Face Hub, a folder with "
-        f"train, validation or test files (.parquet, .csv, .jsonl) or images, {' or '.join(BUILTIN)}."
+        f"There is no data {shown(spec)}; give {', '.join(HUB_NAMES)} or owner/name on the Hugging Face Hub, a file "
+        f"({', '.join(READERS)}), a folder with train, validation or test files or images, {' or '.join(BUILTIN)}."
     )
+
+
+def _of_one_file(path: Path, settings: DataSettings) -> DataSource:
+    """A file's rows, of which a share of every label is set aside for the test."""
+    source = source_from_tables({path.name: file_table(path)}, settings)
+    (rows,) = source.splits.values()
+    counts = np.bincount(rows.labels, minlength=len(source.label_names))
+    rarest = int(np.argmin(counts))
+    if counts[rarest] < len(SPLITS):
+        raise InputError(
+            f"{path.name} has {counts[rarest]} of the label {shown(source.label_names[rarest])}, too few to have some "
+            "in train, validation and test; add or remove rows, or give a folder with a file for each split."
+        )
+
+    kept, held_out = stratified_split(rows.labels, settings.test_share, settings.split_seed, "test")
+    splits = {"train": rows.select(kept), "test": rows.select(held_out)}
+    return replace(source, splits=splits, made={"test": settings.test_share})
 
 
 def _with_validation(splits: dict[str, Examples], settings: DataSettings) -> dict[str, Examples]:
     train = splits["train"]
-    kept, held_out = stratified_split(train.labels, settings.validation_share, settings.split_seed)
+    kept, held_out = stratified_split(train.labels, settings.validation_share, settings.split_seed, "validation")
     return {**splits, "train": train.select(kept), "validation": train.select(held_out)}
 
 

@@ -1,24 +1,23 @@
-"""Where a data set lies, a folder or the Hub, to one table a split, through `datasets`."""
+"""Where a data set lies, a file, a folder or the Hub, to one table a split."""
 
 from __future__ import annotations
 
 import errno
+import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rekd_edge.data.delimited import encoding_of, read_csv
 from rekd_edge.data.examples import SPLIT_NAMES
 from rekd_edge.errors import FailureError, InputError
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-__all__ = ["folder_tables", "hub_tables"]
+__all__ = ["READERS", "file_table", "folder_tables", "hub_tables"]
 
 READERS = {".parquet": "parquet", ".csv": "csv", ".jsonl": "json"}
-"""Suffixes of the files that a folder may hold, and the `datasets` builder that reads each."""
-
-# In a CSV only an empty field is missing: "None" and "NA" are words, and likely labels.
-CSV_OPTIONS = {"keep_default_na": False, "na_values": [""]}
+"""Suffixes of the files that are read, and the format of each."""
 
 
 def hub_tables(name: str) -> dict[str, Dataset]:
@@ -63,12 +62,7 @@ def folder_tables(folder: Path) -> dict[str, Dataset]:
     files = [path for path in sorted(folder.iterdir()) if path.suffix in READERS and path.stem in SPLIT_NAMES]
     if files:
         _refuse_doubles(files)
-        return {
-            SPLIT_NAMES[path.stem]: _load(
-                path, READERS[path.suffix], data_files=str(path), **(CSV_OPTIONS if path.suffix == ".csv" else {})
-            )
-            for path in files
-        }
+        return {SPLIT_NAMES[path.stem]: file_table(path) for path in files}
     subfolders = [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")]
     splits = [path for path in subfolders if path.name in SPLIT_NAMES]
     _refuse_doubles(splits)
@@ -80,6 +74,31 @@ def folder_tables(folder: Path) -> dict[str, Dataset]:
         f"{folder} holds no data; give a folder with train, validation or test as .parquet, .csv or .jsonl, "
         "or with images sorted into one folder a label."
     )
+
+
+def file_table(path: Path) -> Dataset:
+    """The rows of a `.csv`, `.jsonl` or `.parquet` file.
+
+    Raises:
+        InputError: it has another suffix, or can't be read.
+    """
+    form = READERS.get(path.suffix.lower())
+    if form is None:
+        raise InputError(f"{path} is none of {', '.join(READERS)}; save it as one of these.")
+    if form == "csv":
+        from datasets import Dataset
+
+        table = Dataset(read_csv(path))
+        if not len(table):
+            raise InputError(f"{path} is empty; fill or remove it.")
+        return table
+
+    options: dict[str, Any] = {}
+    if form == "json":
+        options["encoding"] = encoding_of(path)
+        if options["encoding"] is None:
+            raise InputError(f"{path} is not UTF-8, as JSON is; save it in UTF-8.")
+    return _load(path, form, data_files=glob.escape(str(path)), **options)
 
 
 def _image_folder(folder: Path) -> Dataset:

@@ -307,7 +307,7 @@ def labels(run: Run, resolved: Resolved) -> dict[str, Any]:
 def place_name(name: str) -> str:
     """A hub name or built-in as it is, a local folder by its last part."""
     family, parted, place = name.rpartition(":")
-    return f"{family}{parted}{Path(place).name}" if Path(place).is_dir() else name
+    return f"{family}{parted}{Path(place).name}" if Path(place).exists() else name
 
 
 class _Report(TrainerCallback):

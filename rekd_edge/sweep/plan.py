@@ -208,11 +208,11 @@ class _Expansion:
 
 
 def _absolute_places(config: TrainingConfig) -> dict[str, str]:
-    """Local folders by their absolute paths: a worker need not stand where the sweep was started."""
+    """Local files and folders by their absolute paths: a worker need not stand where the sweep was started."""
     if not config.spec or not config.backbone:
         raise InputError("A sweep needs data and a backbone; add --set data.spec=SPEC and --set backbone=NAME.")
     places = {}
-    if Path(config.spec).is_dir():
+    if Path(config.spec).exists():
         places["data.spec"] = str(Path(config.spec).resolve())
     family, parted, place = config.backbone.rpartition(":")
     if Path(place).is_dir():

@@ -111,6 +111,7 @@ def _record(prepared: Prepared, fitted: Fitted, settled: Settled | None, seconds
             "spec": config.spec,
             "fingerprint": data.fingerprint,
             "examples": {name: len(split) for name, split in data.splits.items()},
+            "made": data.made,
         },
         "seed": config.seed,
         "epochs": [entry for entry in trainer.state.log_history if "eval_loss" in entry],

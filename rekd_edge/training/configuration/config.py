@@ -14,7 +14,6 @@ from rekd_edge.methods import METHODS, method_of
 from rekd_edge.settings import Count, Seed, Text
 from rekd_edge.training.configuration.groups import (
     EVERY,
-    LATER,
     Control,
     Distillation,
     Optimisation,
@@ -168,11 +167,13 @@ class TrainingConfig(Process, Control, Optimisation, Distillation, Selection):
         taught = bool(self.teacher) or (method.selects and method.teacher != "never")  # as the first release has it
         facts = {**REMOVED, **self.to_dict()} if method.selects else self.to_dict()
         facts["spec"] = facts["data"].pop("spec")  # as the first release has it
+        for settings, later in ((facts, self.later()), (facts["data"], self.data.later())):
+            for name in [name for name, default in later.items() if settings[name] == default]:
+                del settings[name]
+
         for name in facts.keys() & self.fields_by_key().values():
-            field = self.__pydantic_fields__[name]  # type: ignore[attr-defined]
-            at_default = LATER in field.metadata and facts[name] == field.default
             read = readers_of(type(self), name).include(method, taught)
-            if at_default or not read or not group_of(type(self), name).counts or name in _ELSEWHERE:
+            if not read or not group_of(type(self), name).counts or name in _ELSEWHERE:
                 del facts[name]
         return facts
 

@@ -15,9 +15,9 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from rekd_edge.methods import Method
-from rekd_edge.settings import Count, Epochs, NotNegative, Positive, Ratio, Section, Share, Text
+from rekd_edge.settings import LATER, Count, Epochs, NotNegative, Positive, Ratio, Section, Share, Text
 
-__all__ = ["LATER", "Control", "Distillation", "Group", "Optimisation", "Process", "Readers", "Selection"]
+__all__ = ["Control", "Distillation", "Group", "Optimisation", "Process", "Readers", "Selection"]
 
 
 @plain_dataclass(frozen=True)
@@ -37,10 +37,6 @@ WITH_RATIO = Readers(lambda method, taught: method.has_ratio, "selects nothing")
 TAUGHT = Readers(lambda method, taught: taught, "takes no teacher")
 TAUGHT_MASKS = Readers(lambda method, taught: taught and method.selects, "takes no teacher of masks")
 TEMPERED = Readers(lambda method, taught: method.selects or taught, "selects nothing")
-
-LATER = "later"
-"""In the `Annotated` of a setting that the first release did not have. At its default it is no part of a run's
-identity, so that runs made before it are recognised."""
 
 
 @dataclass(frozen=True)
