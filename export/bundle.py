@@ -117,10 +117,15 @@ def export_bundle(
         quantization = None
         if precision == "int8":
             step(2, 4, "quantising")
-            onnx.save(quantize(onnx.load(graph), sample.calibration, target), graph)
+            in_float = ["selection_margin"] if model.generator_in_float else []
+            onnx.save(quantize(onnx.load(graph), sample.calibration, target, in_float), graph)
             quantization, failed = _check_int8(graph, sample, reference, config.pad_token_id)
             recurrent = config.predictor["model_type"] == "rekd-bilstm"
-            quantization = {"scheme": scheme(bool(sample.calibration), target, recurrent), **quantization}
+            quantization = {
+                "scheme": scheme(bool(sample.calibration), target, recurrent),
+                "generator": "float" if in_float else "int8",
+                **quantization,
+            }
             failures += failed
         final = onnx.load(graph)
         name_stages(final, selects=config.selects)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Grid", "Seen", "quantize_rows", "quantize_weight", "static_grid"]
+__all__ = ["Grid", "Seen", "quantize_weight", "static_grid"]
 
 FloatArray = NDArray[np.float32]
 Int8Array = NDArray[np.int8]
@@ -106,12 +106,6 @@ def _within_pairs(integers: NDArray[np.float64]) -> NDArray[np.float64]:
     larger = np.abs(pairs).argmax(axis=1)
     np.put_along_axis(pairs, larger[:, None], np.take_along_axis(pairs, larger[:, None], 1) - excess[:, None], 1)
     return pairs.reshape(len(even), -1)[: len(integers)]
-
-
-def quantize_rows(table: FloatArray) -> tuple[Int8Array, FloatArray]:
-    """An embedding table `[rows, hidden]` as int8 and one scale a row, `[rows, 1]`."""
-    scale = np.maximum(np.abs(table).max(axis=1, keepdims=True) / 127, SMALLEST).astype(np.float32)
-    return np.round(table / scale).astype(np.int8), scale
 
 
 def static_grid(low: FloatArray, high: FloatArray, weight: FloatArray) -> Grid:

@@ -21,7 +21,7 @@ digit depends on its batch.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,7 +32,8 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnxruntime.quantization.onnx_model import ONNXModel
 
 from rekd_edge.export.fusion import consumers
-from rekd_edge.export.int8 import FloatArray, Grid, Seen, quantize_rows, quantize_weight, static_grid
+from rekd_edge.export.int8 import FloatArray, Grid, Seen, quantize_weight, static_grid
+from rekd_edge.modeling.rounding import quantize_rows
 
 __all__ = ["quantize", "scheme"]
 
@@ -79,25 +80,44 @@ def scheme(calibrated: bool, target: str, recurrent: bool = False) -> str:
     return f"{words}; LSTMs compute in float from int8 weights" if recurrent else words
 
 
-def quantize(model: ModelProto, feeds: Sequence[Feed], target: str) -> ModelProto:
+def quantize(model: ModelProto, feeds: Sequence[Feed], target: str, in_float: Collection[str] = ()) -> ModelProto:
     """An fp32 graph as int8.
 
     Args:
         model: as `export_graph` writes it for the same target; it is not changed.
         feeds: calibration inputs, one unpadded row each; none for row-wise scales everywhere.
         target: `cpu` gets ONNX Runtime's fused operators; `mobile` and `web` standard ONNX operators alone.
+        in_float: tensors whose whole computation stays in float, apart from the embedding tables that it reads.
     """
     editor = ONNXModel(ModelProto.FromString(model.SerializeToString()))
     editor.replace_gemm_with_matmul()
+    kept = needed_for(editor.model, in_float)
     for node in editor.model.graph.node:  # by tanh: twice as fast and within 5e-4 of the exact one
-        if node.op_type == "Gelu" and node.domain == CONTRIB:
+        if node.op_type == "Gelu" and node.domain == CONTRIB and node.output[0] not in kept:
             node.op_type = "FastGelu"
-    return quantize_stored(quantize_embeddings(quantize_products(editor.model, feeds, fused=target == "cpu")))
+
+    products = quantize_products(editor.model, feeds, fused=target == "cpu", kept=kept)
+    return quantize_stored(quantize_embeddings(products), kept)
 
 
-def quantize_products(model: ModelProto, feeds: Sequence[Feed], fused: bool) -> ModelProto:
-    """Int8 weights and activations for every product with a constant weight (MatMul, and the Add of its bias)."""
-    linears = find_linears(model)
+def needed_for(model: ModelProto, tensors: Collection[str]) -> set[str]:
+    """The outputs of every node that some tensors are computed from."""
+    maker = {name: node for node in model.graph.node for name in node.output}
+    found: set[str] = set()
+    waiting = [name for name in tensors if name in maker]
+
+    while waiting:
+        if (name := waiting.pop()) not in found:
+            found.update(maker[name].output)
+            waiting += [source for source in maker[name].input if source in maker]
+
+    return found
+
+
+def quantize_products(model: ModelProto, feeds: Sequence[Feed], fused: bool, kept: Collection[str] = ()) -> ModelProto:
+    """Int8 weights and activations for every product with a constant weight (MatMul, and the Add of its bias), but for
+    those whose output is `kept`."""
+    linears = [linear for linear in find_linears(model) if linear.product not in kept]
     entering: dict[str, list[Linear]] = defaultdict(list)
     for linear in linears:
         entering[linear.input].append(linear)
@@ -156,12 +176,15 @@ def quantize_embeddings(model: ModelProto) -> ModelProto:
     return writer.model()
 
 
-def quantize_stored(model: ModelProto) -> ModelProto:
-    """Int8 in the file, with one scale a row, for the weights of every LSTM and for tables that are added whole."""
+def quantize_stored(model: ModelProto, kept: Collection[str] = ()) -> ModelProto:
+    """Int8 in the file, with one scale a row, for the weights of LSTMs and for tables that are added whole, except for
+    nodes whose output is `kept`."""
     writer = _Writer(model)
     for original in model.graph.node:
         node = NodeProto.FromString(original.SerializeToString())
         places, axes = {"LSTM": ((1, 2), 3), "Add": ((0, 1), 2)}.get(node.op_type, ((), 0))
+        if node.output[0] in kept:
+            places = ()
         for place in places:
             tensor = writer.constants.get(node.input[place])
             if tensor is None or len(tensor.dims) != axes or np.prod(tensor.dims) < SMALLEST:

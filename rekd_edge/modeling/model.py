@@ -311,6 +311,11 @@ class RationaleModel(nn.Module):
         return pixels.shape[2] // self.patch_size, pixels.shape[3] // self.patch_size
 
     @property
+    def generator_in_float(self) -> bool:
+        """Whether the generator stays in float in an int8 bundle, so that its masks are those of the run."""
+        return self.generator is not None and self.generator.encoder.reads_predictor
+
+    @property
     def patch_size(self) -> int:
         """Side of a patch in pixels (images only)."""
         return self.predictor.encoder.config.patch_size

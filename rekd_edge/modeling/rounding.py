@@ -21,11 +21,11 @@ SMALLEST = 1e-12
 def quantize_rows(table: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """An embedding table [rows, hidden] as int8 and one scale per row, [rows, 1].
 
-    Scales are cut to the 8 significant bits of bfloat16. A 7-bit integer times such a scale is exact in float32, so a
-    table that was rounded once gives the same integers and scales again.
+    Scales are cut to 16 significant bits. A 7-bit integer times such a scale is exact in float32, so a table that was
+    rounded once gives the same integers and scales again.
     """
     exact = np.maximum(np.abs(table).max(axis=1, keepdims=True) / LARGEST, SMALLEST).astype(np.float32)
-    scale = (exact.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
+    scale = (exact.view(np.uint32) & np.uint32(0xFFFFFF00)).view(np.float32)
     return np.clip(np.round(table / scale), -LARGEST, LARGEST).astype(np.int8), scale
 
 

@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from rekd_edge.export.int8 import quantize_rows, quantize_weight, static_grid
+from rekd_edge.export.int8 import quantize_weight, static_grid
 from rekd_edge.export.quantization import (
     CONTRIB,
     find_linears,
@@ -17,6 +17,7 @@ from rekd_edge.export.quantization import (
     quantize_products,
     quantize_stored,
 )
+from rekd_edge.modeling.rounding import quantize_rows
 
 
 def session(model: ModelProto, threads: int = 1, exact: bool = False) -> onnxruntime.InferenceSession:

@@ -21,11 +21,13 @@ def test_rounding_twice_changes_nothing(table: np.ndarray) -> None:
 
 
 @given(tables)
-def test_no_value_moves_by_more_than_a_step(table: np.ndarray) -> None:
+def test_no_value_moves_by_more_than_half_a_step(table: np.ndarray) -> None:
     values, scale = quantize_rows(table)
     assert values.dtype == np.int8
+    assert scale.shape == (len(table), 1)
     assert np.abs(values).max() <= 127
-    assert (np.abs(values * scale - table) <= scale * 1.001 + 1e-12 * 127).all()
+    # 127 steps are up to 2**-15 shorter than the largest value
+    assert (np.abs(values * scale.astype(np.float64) - table) <= scale * (0.5 + 127 * 2.0**-15)).all()
 
 
 def test_a_row_by_hand() -> None:
