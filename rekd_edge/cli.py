@@ -80,6 +80,13 @@ class Target(StrEnum):
     WEB = "web"
 
 
+class MaskKind(StrEnum):
+    """Values of `evaluate --masks`."""
+
+    DETERMINISTIC = "deterministic"
+    SAMPLED = "sampled"
+
+
 class Engine(StrEnum):
     """Where tasks are run."""
 
@@ -347,13 +354,16 @@ def evaluate(
     data: Annotated[str, typer.Option(metavar="SPEC", help=SPEC_HELP)],
     split: Annotated[str, typer.Option(help="Which split; 'all' is every one.")] = "test",
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many examples.")] = None,
+    masks: Annotated[
+        MaskKind, typer.Option(help="Of a run: as on the device, or sampled as in training.")
+    ] = MaskKind.DETERMINISTIC,
     settings: Settings = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Measure accuracy and rationale ratio on a split."""
     from rekd_edge.evaluate import evaluate as evaluate_path
 
-    report = evaluate_path(path, data, _data_settings(settings), split, limit)
+    report = evaluate_path(path, data, _data_settings(settings), split, limit, masks.value)
     if as_json:
         _print_json(report)
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -15,11 +15,19 @@ from rekd_edge.errors import InputError
 from rekd_edge.evaluation import classification_metrics, rationale_agreement, rationale_ratio
 from rekd_edge.methods import method_of
 
+if TYPE_CHECKING:
+    from rekd_edge.training.inference import Masks
+
 __all__ = ["evaluate"]
 
 
 def evaluate(
-    path: Path, spec: str, settings: DataSettings | None = None, split: str = "test", limit: int | None = None
+    path: Path,
+    spec: str,
+    settings: DataSettings | None = None,
+    split: str = "test",
+    limit: int | None = None,
+    masks: Masks = "deterministic",
 ) -> dict[str, Any]:
     """Measure a run or a bundle on one split.
 
@@ -29,6 +37,8 @@ def evaluate(
         settings: columns and limits of the data.
         split: which split; `all` for every one.
         limit: at most so many examples, a stratified sample.
+        masks: of a run: `deterministic`, as on the device, or `sampled` once an example from the uncalibrated margins,
+            as the published code of arXiv 2601.22531 evaluates.
 
     Returns:
         `n`, `accuracy`, `macro_f1`, `rationale_ratio`, and where the true rationale is known its precision,
@@ -36,11 +46,15 @@ def evaluate(
         from more than that.
 
     Raises:
-        InputError: neither run nor bundle, or data of another modality or label set.
+        InputError: neither run nor bundle, data of another modality or label set, or sampled masks of something that
+            samples none.
     """
     is_bundle = (path / "manifest.json").is_file()
     if not is_bundle and not (path / "config.json").is_file():
         raise InputError(f"{path} is neither a run nor a bundle; give a folder that train or export wrote.")
+    if is_bundle and masks == "sampled":
+        raise InputError("A bundle's masks are deterministic; give a run, or leave --masks out.")
+
     settings = settings or DataSettings()
     if limit is not None and split != "all":
         settings = replace(settings, train_limit=limit, eval_limit=limit, test_limit=limit)
@@ -48,18 +62,21 @@ def evaluate(
     examples = data.split(split)
     if limit is not None:
         examples = examples.select(stratified_sample(examples.labels, limit, settings.split_seed))
-    predicted, masks, labels, tokenizer, alone = (_bundle if is_bundle else _run)(path, data, examples)
+    predicted, shown, labels, tokenizer, alone = (
+        _bundle(path, data, examples) if is_bundle else _run(path, data, examples, masks)
+    )
+
     report: dict[str, Any] = {
         "n": len(examples),
         **classification_metrics(predicted, labels),
-        "rationale_ratio": rationale_ratio(masks),
+        "rationale_ratio": rationale_ratio(shown),
     }
     if alone is not None:
         report["rationale_accuracy"] = float(np.mean(alone == labels))
     if examples.rationale_spans is not None and tokenizer is not None:
         texts = TextFeatures(examples, tokenizer)
         truth = [texts.true_rationale(i)[texts.features[i]] for i in range(len(texts))]
-        report |= rationale_agreement(masks, truth)
+        report |= rationale_agreement(shown, truth)
     return report
 
 
@@ -68,18 +85,22 @@ Predicted = tuple[np.ndarray, list[np.ndarray], np.ndarray, Tokenizer | None, np
 measured on several random masks an example), and label ids predicted from the rationale alone, where that differs."""
 
 
-def _run(path: Path, data: DataSource, examples: Examples) -> Predicted:
+def _run(path: Path, data: DataSource, examples: Examples, masks: Masks) -> Predicted:
     import torch
 
     from rekd_edge.modeling import RationaleModel
+    from rekd_edge.training.configuration import unused_by
     from rekd_edge.training.inference import batches, predict
     from rekd_edge.training.preparation import preprocessing_of_run
 
     model = RationaleModel.from_pretrained(path).to("cuda" if torch.cuda.is_available() else "cpu")
     config = model.config
     _check(path, config.task, config.labels, data)
+    if masks == "sampled" and "dev_masks" in unused_by(config.method):
+        raise InputError(f"{config.method} samples no masks when it is evaluated; leave --masks out.")
     preprocessing = preprocessing_of_run(path, config)
-    result = predict(model, batches(preprocessing.features(examples), preprocessing.collator(), 64))
+    loader = batches(preprocessing.features(examples), preprocessing.collator(), 64)
+    result = predict(model, loader, masks=masks)
     tokenizer = None if method_of(config.method).is_control else preprocessing.tokenizer
     alone = None if result.rationale_logits is None else result.rationale_logits.argmax(axis=1)
     return result.logits.argmax(axis=1), result.masks, result.labels, tokenizer, alone

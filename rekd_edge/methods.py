@@ -101,7 +101,7 @@ METHODS: dict[str, Method] = {
         tasks=("text",),
         whole_input=True,
         teacher="may",
-        ignores=_OF_EQUATION_3 | {"share_embeddings", "generator_layers"},
+        ignores=_OF_EQUATION_3 | {"share_embeddings", "generator_layers", "dev_masks"},
         settings=True,
         idle_weights=True,
     ),

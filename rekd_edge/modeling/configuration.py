@@ -34,6 +34,8 @@ class RationaleConfig:
     """`zero`: unselected embeddings are zeroed (the paper); `drop`: excluded from the predictor's attention."""
     pooling: str = "first"
     """What the predictor's classifier reads: the `first` position, or the `mean` of what is visible."""
+    final_norm: bool = True
+    """Whether the predictor of a ViT normalises its last hidden states before they are read."""
     share_embeddings: bool = False
     """Generator and predictor read one table of word pieces (text) or one projection of patches (images)."""
     select_words: bool = False

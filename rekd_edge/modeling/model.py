@@ -107,6 +107,8 @@ class RationaleModel(nn.Module):
         super().__init__()
         self.config = config
         self.generator: Any = self.build_generator(config, generator)
+        if not config.final_norm:
+            predictor.skip_final_norm()
         self.predictor = self.build_predictor(config, predictor)
 
         if config.share_embeddings and generator is not None:

@@ -180,6 +180,8 @@ class PLMRModel(RationaleModel):
             )
         if options.zero_class_token and (facts.task != "text" or facts.mask_mode != "zero"):
             raise InputError("plmr.zero_class_token is for texts with mask_mode=zero; leave it out.")
+        if not facts.final_norm:
+            raise InputError("plmr's early exit and its predictor read normalised states; leave final_norm out.")
         generator = encoder(split)
         del predictor.layer_stack()[:split]
         predictor.config.num_hidden_layers = layers - split

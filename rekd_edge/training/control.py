@@ -40,7 +40,18 @@ def given_control(prepared: Prepared) -> RunFolder | None:
     run = run.control if run.control.path.is_dir() else run
     control, wanted = RationaleConfig.load(run.path), replace(model_config, method="control")
 
-    same = ("method", "task", "labels", "predictor", "mask_mode", "pooling", "target_ratio", "max_length", "image")
+    same = (
+        "method",
+        "task",
+        "labels",
+        "predictor",
+        "mask_mode",
+        "pooling",
+        "final_norm",
+        "target_ratio",
+        "max_length",
+        "image",
+    )
     differing = [name for name in same if not _agree(getattr(control, name), getattr(wanted, name))]
     if differing:
         raise InputError(f"{run.path} is no control of this run: {', '.join(differing)} differ; set control=train.")

@@ -1,10 +1,10 @@
-"""Deterministic predictions of a torch model over a data set, calibrated on the way where asked."""
+"""Predictions of a torch model over a data set, calibrated on the way where asked."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -13,14 +13,16 @@ from torch.utils.data import DataLoader, Dataset
 
 from rekd_edge.evaluation import classification_metrics, rationale_ratio
 from rekd_edge.methods import method_of
-from rekd_edge.modeling import RationaleConfig, RationaleModel, Selection
+from rekd_edge.modeling import RationaleConfig, RationaleModel, Sampling, Selection
 from rekd_edge.modeling.selection import Limits, random_mask
 from rekd_edge.training import losses
 from rekd_edge.training.calibration import calibrated_bias
 from rekd_edge.training.objectives import Context
 
-__all__ = ["Predictions", "batches", "control_masks", "dev_metrics", "predict"]
+__all__ = ["Masks", "Predictions", "batches", "control_masks", "dev_metrics", "predict"]
 
+Masks = Literal["deterministic", "sampled"]
+"""The masks of the device, or those that training draws."""
 CONTROL_DRAWS = 3
 """Random masks drawn per example when a control is measured."""
 
@@ -47,7 +49,12 @@ def batches(dataset: Dataset, collate: Callable[[list[Any]], dict[str, Tensor]],
 
 
 @torch.no_grad()
-def predict(model: RationaleModel, loader: Iterable[dict[str, Tensor]], calibrate: bool = False) -> Predictions:
+def predict(
+    model: RationaleModel,
+    loader: Iterable[dict[str, Tensor]],
+    calibrate: bool = False,
+    masks: Masks = "deterministic",
+) -> Predictions:
     """Run a model in `eval()` over a data set.
 
     Args:
@@ -55,6 +62,8 @@ def predict(model: RationaleModel, loader: Iterable[dict[str, Tensor]], calibrat
         loader: batches as the collators give them, the same each time it is iterated.
         calibrate: first set the model's biases so that the mean rationale ratio over this data comes closest to the
             target.
+        masks: `deterministic`, or `sampled` from the uncalibrated margins with noise from a fixed seed. What a method
+            does not sample stays deterministic.
     """
     was_training, config, device = model.training, model.config, next(model.parameters()).device
     is_control = method_of(config.method).is_control
@@ -82,25 +91,31 @@ def predict(model: RationaleModel, loader: Iterable[dict[str, Tensor]], calibrat
     # the generator's pass comes first: the bias is known only when all margins are
     selections = model.calibrate(select_all, solve) if calibrate and config.selects else select_all()
     random = torch.Generator().manual_seed(0)
-    logits, masks, labels, alone = [], [], [], []
+    logits, shown, labels, alone = [], [], [], []
     for batch, selection in zip(loader, selections, strict=True):
         inputs, attention_mask = _inputs(batch, device)
         feature = selection.feature
         if is_control:
             drawn = control_masks(feature.cpu(), config.target_ratio, random)
+        elif masks == "sampled" and (noise := sampling_noise(model, feature.cpu(), random)) is not None:
+            sampled = model.select(inputs, attention_mask, Sampling(noise=noise.to(device))).sampled
+            assert sampled is not None
+            drawn = [sampled > 0]
         else:
             drawn = [model.deterministic_mask(model.margin(selection), selection)]
+
         for mask in (mask.to(device) for mask in drawn):
             logits.append(model.classify(inputs, attention_mask, mask, selection).cpu().numpy())
-            masks += _rows(mask, feature)
+            shown += _rows(mask, feature)
             labels.append(batch["labels"].numpy())
             if (seen := model.rationale_logits(inputs, attention_mask, mask)) is not None:
                 alone.append(seen.cpu().numpy())
+
     model.train(was_training)
     return Predictions(
         np.concatenate(logits),
         _margins(model, selections),
-        masks,
+        shown,
         np.concatenate(labels),
         np.concatenate(alone) if alone else None,
     )
@@ -122,9 +137,26 @@ def control_masks(feature: Tensor, ratio: float, random: torch.Generator) -> lis
     return [random_mask(feature, ratio, score=score, rounding=rounding) for score, rounding in draws]
 
 
+def sampling_noise(model: RationaleModel, feature: Tensor, random: torch.Generator) -> Tensor | None:
+    """What `model.draw_noise` gives for a batch, 0 where a position is not a feature; None where it draws nothing.
+
+    Numbers are drawn example by example, as in `control_masks`.
+    """
+    noise = None
+    for row, real in enumerate(feature):
+        drawn = model.draw_noise(1, int(real.sum()), random)  # [1, ..., features, 2]
+        if drawn is None:
+            return None
+        if noise is None:
+            noise = drawn.new_zeros(len(feature), *drawn.shape[1:-2], feature.shape[1], drawn.shape[-1])
+        noise[row][..., real, :] = drawn[0]
+    return noise
+
+
 def dev_metrics(predictions: Predictions, config: RationaleConfig, context: Context) -> dict[str, Any]:
-    """Accuracy, rationale ratio and loss with deterministic masks; `loss` selects the model: the task loss and what the
-    method's `dev_terms` add, L_RE (equation 6) for `re` and `rekd`.
+    """Accuracy, rationale ratio and loss with the masks of the predictions.
+
+    `loss` is the task loss and what the method's `dev_terms` add: L_RE (equation 6) for `re` and `rekd`.
     """
     length = config.max_length if config.count_all_positions else None
     masks, labels = predictions.masks, predictions.labels

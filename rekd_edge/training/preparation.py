@@ -167,6 +167,7 @@ def model_config(config: TrainingConfig, data: DataSource, preprocessing: Prepro
         head_dropout=config.head_dropout,
         mask_mode=config.mask_mode,
         pooling=config.pooling,
+        final_norm=config.final_norm,
         share_embeddings=config.share_embeddings and method.selects,
         select_words=config.select_words and method.selects,
         min_selected=config.min_selected,

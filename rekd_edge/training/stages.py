@@ -201,7 +201,7 @@ def settle(fitted: Fitted, run: RunFolder, callbacks: Callbacks) -> Settled | No
 
     model.generator.requires_grad_(False)
     model.generator.encoder.embedding.requires_grad_(False)  # it may be the predictor's too
-    only = replace(config, epochs=config.predictor_epochs, early_stopping=None)
+    only = replace(config, epochs=config.predictor_epochs, early_stopping=None, dev_masks="deterministic")
     checkpoints = run.checkpoints / PREDICTOR
     alone = RationaleTrainer(
         model,

@@ -34,7 +34,7 @@ from rekd_edge.modeling.selection import gumbel_noise
 from rekd_edge.training.annealing import temperature_at
 from rekd_edge.training.augmentation import augment, draw_crops
 from rekd_edge.training.configuration import TrainingConfig
-from rekd_edge.training.inference import batches, dev_metrics, predict
+from rekd_edge.training.inference import Masks, batches, dev_metrics, predict
 from rekd_edge.training.objectives import PREDICTOR, Context, Moment, objective_of
 from rekd_edge.training.processes import Share, mean_over_processes, on_first, rank, world
 from rekd_edge.training.sampling import LengthBuckets
@@ -164,13 +164,14 @@ class RationaleTrainer(Trainer):
     def evaluate(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> dict[str, float]:
         """Metrics on dev data; recalibrates the margin bias where calibration is on."""
         with autocast_of(self.context.config, self.args.device)():  # the run's last word is in full precision
-            metrics = {f"{metric_key_prefix}_{name}": value for name, value in self.dev_metrics().items()}
+            found = self.dev_metrics(self.context.config.dev_masks)
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def dev_metrics(self) -> dict[str, Any]:
-        """`loss` (L_RE), accuracy, rationale ratio and more on dev data, with deterministic masks.
+    def dev_metrics(self, masks: Masks = "deterministic") -> dict[str, Any]:
+        """`loss` (L_RE), accuracy, rationale ratio and more on dev data, with `deterministic` or `sampled` masks.
 
         The first process measures and calibrates; the others take its word.
         """
@@ -179,7 +180,7 @@ class RationaleTrainer(Trainer):
         def measured() -> tuple[dict[str, Any], float, dict[str, Any]]:
             # a generator that learns no more keeps its biases
             calibrate = self.context.config.calibrate and self.context.objective != PREDICTOR
-            predictions = predict(model, self.dev_loader(), calibrate)
+            predictions = predict(model, self.dev_loader(), calibrate, masks)
             metrics = dev_metrics(predictions, model.config, self.context)
             return metrics, model.config.margin_bias, model.config.options
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import TrainerCallback
 
 from rekd_edge.training.objectives import Context
 from rekd_edge.training.stages import freeze_embeddings
@@ -116,3 +117,24 @@ def test_bf16_is_taken_where_the_processor_multiplies_it(
     assert not uses_bf16(settings("text", "re", precision="fp32"))
     monkeypatch.delattr(torch.cpu, "get_capabilities")  # as in older releases
     assert not uses_bf16(settings("text", "re", precision="auto"))
+
+
+class GradientNorm(TrainerCallback):
+    """Measures the gradient that the optimiser is given, in the first step."""
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        gradients = [weight.grad.flatten() for weight in model.parameters() if weight.grad is not None]
+        self.norm = torch.cat(gradients).norm().item()
+        control.should_training_stop = True
+
+
+def test_a_limit_of_zero_clips_no_gradient(make_trainer: Callable[..., RationaleTrainer]) -> None:
+    norms = {}
+    for limit in (0.0, 1e-3, 1e9):
+        torch.manual_seed(0)
+        trainer, measured = make_trainer("text", "re", max_grad_norm=limit, precision="fp32"), GradientNorm()
+        trainer.add_callback(measured)
+        trainer.train()
+        norms[limit] = measured.norm
+    assert norms[1e-3] == pytest.approx(1e-3, rel=1e-2)
+    assert norms[0.0] == norms[1e9] > 0.01

@@ -101,6 +101,14 @@ class Encoder(nn.Module, ABC):
             return checkpoint(layer, *inputs, use_reentrant=False)
         return layer(*inputs)
 
+    def skip_final_norm(self) -> None:
+        """Leave out the normalisation after the last layer.
+
+        Raises:
+            InputError: encoders of this family have none.
+        """
+        raise InputError("This backbone normalises nothing after its last layer; leave final_norm out.")
+
     def finish(self, hidden: Tensor) -> Tensor:
         """Apply what follows the last layer."""
         return hidden

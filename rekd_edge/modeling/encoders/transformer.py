@@ -69,5 +69,8 @@ class ViTEncoder(Encoder):
             return self.backbone.layers
         return self.backbone.encoder.layer
 
+    def skip_final_norm(self) -> None:
+        self.backbone.layernorm = nn.Identity()
+
     def finish(self, hidden: Tensor) -> Tensor:
         return self.backbone.layernorm(hidden)

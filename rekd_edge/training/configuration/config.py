@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic.dataclasses import dataclass
 
 from rekd_edge.data import DataSettings
 from rekd_edge.errors import InputError
 from rekd_edge.methods import METHODS, method_of
-from rekd_edge.settings import Count, Seed, Text
+from rekd_edge.settings import LATER, Count, Seed, Text
 from rekd_edge.training.configuration.groups import (
     EVERY,
     Control,
@@ -56,6 +56,9 @@ class TrainingConfig(Process, Control, Optimisation, Distillation, Selection):
     pooling: Literal["first", "mean"] = "first"
     """What the predictor's classifier reads: the `first` position (paper), or the `mean` of what is visible, which
     learns in hundreds of steps what the first position learns in thousands."""
+    final_norm: Annotated[bool, LATER] = True
+    """Normalise the last hidden states of a ViT predictor before its classifier reads them; false is the published code
+    of the paper."""
     teacher: Text | None = None
     """The run to distil from, for `cls` a `cls` run; several, separated by commas, are averaged."""
     seed: Seed = 2026

@@ -108,6 +108,9 @@ class Selection(Group):
     """Epochs, after all others, in which only the predictor is trained, on the deterministic masks that it will meet on
     the device, from the labels and, where there are teachers, from theirs (equation 11 at τ = 1 without its selection
     terms). The result is kept if the dev figure improves (`select_by`)."""
+    dev_masks: Annotated[Literal["deterministic", "sampled"], LATER] = "deterministic"
+    """Masks on which the epoch is chosen: `deterministic` as on the device, or `sampled` from uncalibrated margins,
+    as in the published code. A finished run's figures are those of deterministic masks either way."""
     calibrate: bool = True
     """End with a bias on the margin that brings the deterministic ratio on dev data to the target."""
 

@@ -48,7 +48,7 @@ def selection_term(context: Context, selected: Tensor, features: Tensor, labels:
 
 
 def dev_terms(predictions: Predictions, context: Context) -> dict[str, float]:
-    """λ_select times equation 3 on deterministic masks."""
+    """λ_select times equation 3 on the masks of the predictions."""
     selected = torch.tensor([float(mask.sum()) for mask in predictions.masks])
     features = torch.tensor([float(len(mask)) for mask in predictions.masks])
     selection = selection_term(context, selected, features, torch.from_numpy(predictions.labels))
