@@ -2,6 +2,6 @@
 
 from rekd_edge.runs.identity import model_digests, source_digests
 from rekd_edge.runs.layout import RunFolder
-from rekd_edge.runs.lifecycle import begin, finish, reopen, restate
+from rekd_edge.runs.lifecycle import begin, finish, reopen, restate, withdraw
 
-__all__ = ["RunFolder", "begin", "finish", "model_digests", "reopen", "restate", "source_digests"]
+__all__ = ["RunFolder", "begin", "finish", "model_digests", "reopen", "restate", "source_digests", "withdraw"]

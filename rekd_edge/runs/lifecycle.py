@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from rekd_edge.errors import InputError
 from rekd_edge.files import (
     MARKER,
     claim_folder,
+    is_ours,
     read_json,
     remove_ours,
     sync_folder,
@@ -21,10 +23,12 @@ from rekd_edge.files import (
 )
 from rekd_edge.runs.layout import METRICS_FILE, RECORD_FILE, RunFolder
 
-__all__ = ["begin", "finish", "reopen", "restate"]
+__all__ = ["begin", "finish", "reopen", "restate", "withdraw"]
 
 STAGING, PURPOSE = ".finish.", "files of a finished run"
 """Prefix and purpose of the folder in which a run's files are written before they are moved to their places."""
+CHECKPOINTS = "checkpoints of a run"
+"""Purpose of the folder that an unfinished run resumes from."""
 
 
 def reopen(run: RunFolder, recipe: dict[str, Any], defaults: dict[str, Any], resume: bool) -> dict[str, Any] | None:
@@ -55,7 +59,7 @@ def reopen(run: RunFolder, recipe: dict[str, Any], defaults: dict[str, Any], res
     _remove_staging(run)
     if not run.is_finished:
         return None
-    shutil.rmtree(run.checkpoints, ignore_errors=True)
+    remove_ours(run.checkpoints, CHECKPOINTS)
     return run.read_metrics()
 
 
@@ -70,13 +74,23 @@ def _check_settings(run: RunFolder, recipe: dict[str, Any], defaults: dict[str, 
         )
 
 
-def begin(run: RunFolder, recipe: dict[str, Any], sources: dict[str, Any]) -> None:
+def begin(run: RunFolder, recipe: dict[str, Any], sources: dict[str, Any]) -> list[Path]:
     """Note in a run's folder what it is asked for and made from, or hold it against what was noted before.
 
+    Returns:
+        Folders that were made for it, the innermost first.
+
     Raises:
-        InputError: the run was started from other data, teachers or control.
+        InputError: the run was started from other data, teachers or control, or by a release whose checkpoints cannot
+            be verified; or the folder for checkpoints is a link.
     """
-    run.checkpoints.mkdir(parents=True, exist_ok=True)
+    made = [folder for folder in (run.path, *run.path.parents) if not folder.exists()]
+    if run.recipe_file.is_file() and not run.checkpoints.is_symlink() and not is_ours(run.checkpoints, CHECKPOINTS):
+        raise InputError(
+            f"{run.path} was started by an earlier release, whose checkpoints cannot be verified; remove it and train "
+            "again without --resume."
+        )
+    claim_folder(run.checkpoints, CHECKPOINTS)
     if not run.recipe_file.is_file():
         write_json(run.recipe_file, recipe)
     if run.sources_file.is_file():
@@ -88,6 +102,23 @@ def begin(run: RunFolder, recipe: dict[str, Any], sources: dict[str, Any]) -> No
                 "had, or give --output a new folder."
             )
     write_json(run.sources_file, sources)
+    return made
+
+
+def withdraw(run: RunFolder, made: Sequence[Path]) -> None:
+    """Undo `begin` after an error, unless something was trained that a resumed run can go on from.
+
+    Args:
+        run: the folder, begun.
+        made: what `begin` returned.
+    """
+    trained = run.control.path.is_dir() or any(run.checkpoints.glob("**/checkpoint-*"))
+    if trained or run.is_finished:
+        return
+    remove_ours(run.checkpoints, CHECKPOINTS)
+    with suppress(OSError):  # something else is there
+        for folder in made:
+            folder.rmdir()
 
 
 def finish(run: RunFolder, save_model: Callable[[Path], None], record: dict[str, Any], metrics: dict[str, Any]) -> None:
@@ -113,13 +144,13 @@ def finish(run: RunFolder, save_model: Callable[[Path], None], record: dict[str,
         sync_folder(run.path)
     finally:
         remove_ours(staging, PURPOSE)
-    shutil.rmtree(run.checkpoints, ignore_errors=True)
+    remove_ours(run.checkpoints, CHECKPOINTS)
 
 
 def restate(run: RunFolder, settings: dict[str, Any], spec: str) -> None:
     """Replace settings of a run that change nothing of what is trained, so that it resumes under their new values.
 
-    A folder in which a run was cut off before it noted its settings is removed.
+    A folder in which a run was cut off before it noted its settings, or that an earlier release began, is removed.
 
     Args:
         run: the folder, finished or not.
@@ -132,6 +163,8 @@ def restate(run: RunFolder, settings: dict[str, Any], spec: str) -> None:
     try:
         then = run.read_recipe()
     except InputError:
+        then = None
+    if then is None or not (run.is_finished or is_ours(run.checkpoints, CHECKPOINTS)):
         shutil.rmtree(run.path)
         return
 

@@ -86,6 +86,8 @@ def control_stage(
     config = prepared.config
     if prepared.model.config.selects and config.control == "train":
         given = run.control
+        if given.path.is_symlink():
+            raise InputError(f"{given.path} is a link, which is not followed; remove it.")
         train(_control_run(config, prepared.model.config), given)
     if given is None:
         return None

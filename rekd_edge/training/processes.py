@@ -30,6 +30,7 @@ __all__ = [
     "rank",
     "rows_of",
     "summed",
+    "wait_for_all",
     "world",
 ]
 
@@ -73,6 +74,12 @@ def world() -> int:
 def rank() -> int:
     """Which of them this is, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
+
+
+def wait_for_all() -> None:
+    """Wait until all processes have come this far."""
+    if world() > 1:
+        dist.barrier()
 
 
 def is_first() -> bool:

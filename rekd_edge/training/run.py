@@ -12,11 +12,11 @@ from typing import Any
 import torch
 
 from rekd_edge.files import check_place, locked
-from rekd_edge.runs import RunFolder, begin, finish, reopen, source_digests
+from rekd_edge.runs import RunFolder, begin, finish, reopen, source_digests, withdraw
 from rekd_edge.training.allocator import keep_freed_memory
 from rekd_edge.training.configuration import REMOVED, TrainingConfig, unused_by
 from rekd_edge.training.control import control_stage, given_control
-from rekd_edge.training.processes import join, on_first, world
+from rekd_edge.training.processes import is_first, join, on_first, world
 from rekd_edge.training.stages import (
     Calibrated,
     Callbacks,
@@ -72,8 +72,20 @@ def _train(config: TrainingConfig, run: RunFolder, resume: bool, callbacks: Call
     prepared = prepare(config)
     given = given_control(prepared)
     sources = _sources(prepared, given)
-    on_first(lambda: begin(run, recipe, sources))
-    control = control_stage(prepared, given, run, lambda config, run: _train(config, run, run.path.exists(), callbacks))
+    made = on_first(lambda: begin(run, recipe, sources))
+    try:
+        return _train_stages(prepared, given, sources, run, callbacks)
+    except BaseException:
+        if is_first():
+            withdraw(run, made)
+        raise
+
+
+def _train_stages(
+    prepared: Prepared, given: RunFolder | None, sources: dict[str, Any], run: RunFolder, callbacks: Callbacks
+) -> dict[str, Any]:
+    """The stages after `prepare`, in a folder that is begun."""
+    control = control_stage(prepared, given, run, lambda config, run: _train(config, run, True, callbacks))
 
     started = time.perf_counter()
     fitted = fit(prepared, run, callbacks)
@@ -81,6 +93,7 @@ def _train(config: TrainingConfig, run: RunFolder, resume: bool, callbacks: Call
     calibrated = calibrate(fitted)
     if control is not None:
         calibrated.metrics["random_mask_accuracy"] = control.metrics["accuracy"]
+
     record = _record(prepared, fitted, settled, time.perf_counter() - started)
     record["teacher_sha256"] = sources["teacher"]
     on_first(lambda: _write(run, prepared, calibrated, record))

@@ -20,11 +20,11 @@ from transformers.integrations import get_available_reporting_integrations
 
 from rekd_edge.data import DataSource, ImageFeatures, TextFeatures, load_data
 from rekd_edge.errors import FailureError, InputError
+from rekd_edge.files import real_folder
 from rekd_edge.methods import method_of
 from rekd_edge.modeling import RationaleModel
 from rekd_edge.modeling.rounding import round_embeddings
 from rekd_edge.runs import RunFolder
-from rekd_edge.training.checkpoints import train_from_last_checkpoint
 from rekd_edge.training.configuration import TrainingConfig
 from rekd_edge.training.objectives import PREDICTOR, Context
 from rekd_edge.training.preparation import Preprocessing, build_model, model_config, prepare_preprocessing
@@ -143,7 +143,7 @@ def fit(prepared: Prepared, run: RunFolder, callbacks: Callbacks) -> Fitted:
         preprocessing.collator(pad_to_max_length=config.count_all_positions),
         callbacks(config.method),
     )
-    train_from_last_checkpoint(trainer, run.checkpoints)
+    trainer.fit()
     return Fitted(trainer)
 
 
@@ -203,6 +203,7 @@ def settle(fitted: Fitted, run: RunFolder, callbacks: Callbacks) -> Settled | No
     model.generator.encoder.embedding.requires_grad_(False)  # it may be the predictor's too
     only = replace(config, epochs=config.predictor_epochs, early_stopping=None, dev_masks="deterministic")
     checkpoints = run.checkpoints / PREDICTOR
+    on_first(lambda: real_folder(checkpoints))
     alone = RationaleTrainer(
         model,
         replace(trainer.context, config=only, objective=PREDICTOR),
@@ -212,7 +213,7 @@ def settle(fitted: Fitted, run: RunFolder, callbacks: Callbacks) -> Settled | No
         trainer.data_collator,
         callbacks(PREDICTOR),
     )
-    train_from_last_checkpoint(alone, checkpoints)
+    alone.fit()
 
     after = alone.dev_metrics()[config.select_by]
     if not (kept := after > before if config.select_by == "accuracy" else after < before):

@@ -22,21 +22,25 @@ from transformers import (
     PrinterCallback,
     Trainer,
     TrainerCallback,
+    TrainerState,
     TrainingArguments,
     set_seed,
 )
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import seed_worker
 
 from rekd_edge.data.features import ImageFeatures, TextFeatures
+from rekd_edge.errors import FailureError, InputError, RekdEdgeError
 from rekd_edge.methods import method_of
 from rekd_edge.modeling import RationaleModel
 from rekd_edge.modeling.selection import gumbel_noise
 from rekd_edge.training.annealing import temperature_at
 from rekd_edge.training.augmentation import augment, draw_crops
+from rekd_edge.training.checkpoints import choose_checkpoint, clear_place, loading, read_state, seal
 from rekd_edge.training.configuration import TrainingConfig
 from rekd_edge.training.inference import Masks, batches, dev_metrics, predict
 from rekd_edge.training.objectives import PREDICTOR, Context, Moment, objective_of
-from rekd_edge.training.processes import Share, mean_over_processes, on_first, rank, world
+from rekd_edge.training.processes import Share, mean_over_processes, on_first, rank, wait_for_all, world
 from rekd_edge.training.sampling import LengthBuckets
 
 __all__ = ["RationaleTrainer", "autocast_of", "training_arguments"]
@@ -75,6 +79,7 @@ class RationaleTrainer(Trainer):
         )
         self.remove_callback(PrinterCallback)  # the display callbacks say it better
         self.rationale_model = model
+        self.checkpoints = checkpoints
         self.context = context
         self._terms: dict[str, list[Tensor]] = defaultdict(list)
         self._random = torch.Generator(self.args.device)
@@ -86,6 +91,71 @@ class RationaleTrainer(Trainer):
             model.compile(dynamic=True)
         if rank():  # processes share what is sampled, not what is dropped out
             set_seed(config.seed + rank())
+
+    def fit(self) -> None:
+        """Train to the end, from the newest checkpoint that verifies, and load the weights of the best epoch.
+
+        Raises:
+            InputError: a row of the data cannot be read, or a checkpoint not be loaded.
+            FailureError: a process that loads data died.
+        """
+        processes = world()
+        steps = total_steps(self.context.config, len(self.train_dataset))  # type: ignore[arg-type]
+        last = on_first(lambda: choose_checkpoint(self.checkpoints, processes, steps))
+        if last is not None and self._had_stopped(last):
+            self.state = TrainerState.load_from_json(str(last / TRAINER_STATE_NAME))
+            self._load_best_model()
+            return
+
+        try:
+            self.train(resume_from_checkpoint=None if last is None else str(last))
+        except RekdEdgeError as error:
+            raise type(error)(_own_sentence(error)) from error
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise FailureError(
+                f"A process that loads data died ({str(error).splitlines()[0].rstrip('.')}); set fewer workers or a "
+                "smaller batch_size, and --resume."
+            ) from error
+
+    def _had_stopped(self, checkpoint: Path) -> bool:
+        """Whether training ended early at a checkpoint, and only what follows was cut off."""
+        config = self.context.config
+        if config.early_stopping is None:
+            return False
+        figure, best = f"eval_{config.select_by}", max if config.select_by == "accuracy" else min
+        dev = [entry[figure] for entry in read_state(checkpoint)["log_history"] if figure in entry]
+        return bool(dev) and len(dev) - 1 - dev.index(best(dev)) >= config.early_stopping
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        """Save, and seal the checkpoint when all processes have written their part."""
+        checkpoint = self.checkpoints / f"checkpoint-{self.state.global_step}"
+        on_first(lambda: clear_place(checkpoint))
+        super()._save_checkpoint(*args, **kwargs)
+        wait_for_all()
+        on_first(lambda: seal(checkpoint, self.state.best_model_checkpoint))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, *args: Any, **kwargs: Any) -> None:
+        with loading(resume_from_checkpoint):
+            super()._load_from_checkpoint(resume_from_checkpoint, *args, **kwargs)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        with loading(checkpoint):
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with loading(checkpoint):
+            super()._load_rng_state(checkpoint)
+
+    def _load_best_model(self) -> None:
+        """Load the weights of the best checkpoint, which a moved run has at another path than its state says."""
+        best = self.checkpoints / Path(str(self.state.best_model_checkpoint)).name
+        self.state.best_model_checkpoint = str(best)
+        if not best.is_dir():  # Trainer itself would go on with the last weights
+            raise InputError(f"The best checkpoint {best} is gone; train with --resume again.")
+        with loading(str(best)):
+            super()._load_best_model()
 
     @property
     def temperature(self) -> float:
@@ -243,6 +313,18 @@ class RationaleTrainer(Trainer):
         return self.optimizer
 
 
+def total_steps(config: TrainingConfig, examples: int) -> int:
+    """Optimisation steps of a resolved run on so many training examples."""
+    return (config.epochs or 1) * math.ceil(examples / (config.batch_size * config.gradient_accumulation))
+
+
+def _own_sentence(error: RekdEdgeError) -> str:
+    """What an error says; torch puts the traceback of the process that loads data around it."""
+    if not str(error).startswith("Caught "):
+        return str(error)
+    return str(error).rstrip().rpartition(f"{type(error).__module__}.{type(error).__name__}: ")[2]
+
+
 class TimedCheckpoints(TrainerCallback):
     """Asks for a checkpoint where the last one is so many minutes old, besides those of each epoch's end.
 
@@ -298,8 +380,7 @@ class Arguments(TrainingArguments):
 def training_arguments(config: TrainingConfig, checkpoints: Path, examples: int) -> TrainingArguments:
     """Trainer's arguments for a resolved run on so many training examples; resume files go to `checkpoints`."""
     epochs = config.epochs or 1
-    steps = epochs * math.ceil(examples / (config.batch_size * config.gradient_accumulation))
-    warmup = round(config.warmup_ratio * steps)
+    warmup = round(config.warmup_ratio * total_steps(config, examples))
     scheduler = "constant_with_warmup" if config.lr_scheduler == "constant" else config.lr_scheduler
     cuda = torch.cuda.is_available()
     bf16 = uses_bf16(config)
@@ -318,7 +399,6 @@ def training_arguments(config: TrainingConfig, checkpoints: Path, examples: int)
         seed=config.seed,
         eval_strategy="epoch",
         save_strategy="epoch",
-        save_total_limit=2,
         restore_callback_states_from_checkpoint=True,  # the patience of early stopping
         load_best_model_at_end=True,
         metric_for_best_model=config.select_by,

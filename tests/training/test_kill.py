@@ -16,7 +16,7 @@ import pytest
 from safetensors.torch import load_file
 
 from rekd_edge.data import load_data
-from rekd_edge.training.checkpoints import is_whole
+from rekd_edge.training.checkpoints import by_step, fault_of
 from rekd_edge.training.run import train
 
 KILLS = 20
@@ -60,10 +60,10 @@ def reached(output: Path) -> tuple[int, int]:
     """How far a run has come: the stage of its last whole checkpoint, and its step."""
     stages = ["control/checkpoints", "checkpoints", "checkpoints/predictor"]
     found = [
-        (stage, int(checkpoint.name.rpartition("-")[2]))
+        (stage, step)
         for stage, folder in enumerate(stages)
-        for checkpoint in (output / folder).glob("checkpoint-*")
-        if is_whole(checkpoint)
+        for step, checkpoint in by_step(output / folder).items()
+        if fault_of(checkpoint, processes=1, steps=step) is None
     ]
     ends = [(1, output / "control" / "metrics.json"), (len(stages), output / "metrics.json")]
     return max([(0, 0), *found, *((stage, 0) for stage, file in ends if file.is_file())])

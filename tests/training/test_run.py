@@ -19,7 +19,7 @@ from transformers import TrainerCallback
 from rekd_edge.errors import FailureError, InputError
 from rekd_edge.files import claim_folder
 from rekd_edge.modeling import RationaleModel
-from rekd_edge.runs.lifecycle import PURPOSE
+from rekd_edge.runs.lifecycle import CHECKPOINTS, PURPOSE
 from rekd_edge.training import objectives
 from rekd_edge.training.objectives import predictor, rekd
 from rekd_edge.training.run import train
@@ -170,18 +170,6 @@ def test_resumed_run_draws_the_crops_of_an_uninterrupted_one_in_its_workers(sett
         train(config, tmp_path / "run", callbacks=lambda _: [InterruptAfterCheckpoint()])
     train(config, tmp_path / "run", resume=True)
     assert_same_weights(tmp_path / "run", tmp_path / "whole")
-
-
-def test_checkpoint_that_was_cut_short_is_passed_over(
-    runs: Callable[..., Path], settings: Callable, tmp_path: Path
-) -> None:
-    config, output, recorder = settings("image", "cls"), tmp_path / "run", StepRecorder()
-    with pytest.raises(KeyboardInterrupt):
-        train(config, output, callbacks=lambda _: [InterruptAfterCheckpoint(epoch=2)])
-    (output / "checkpoints/checkpoint-8/trainer_state.json").unlink()
-    train(config, output, resume=True, callbacks=lambda _: [recorder])
-    assert recorder.steps == [5, 6, 7, 8]
-    assert_same_weights(output, runs("image", "cls"))
 
 
 def test_same_seed_same_weights_and_another_seed_others(
@@ -560,7 +548,7 @@ def test_what_a_kill_left_beside_a_finished_run_is_removed(
     output = tmp_path / "run"
     shutil.copytree(runs("text", "cls"), output)
     claim_folder(output / ".finish.abc", PURPOSE)
-    (output / "checkpoints").mkdir()
+    claim_folder(output / "checkpoints", CHECKPOINTS)
     train(settings("text", "cls"), output, resume=True)
     assert not (output / ".finish.abc").exists()
     assert not (output / "checkpoints").exists()
