@@ -29,31 +29,44 @@ class Grid:
 
 @dataclass(frozen=True)
 class Seen:
-    """What calibration saw of a tensor `[rows, channels]`."""
+    """What calibration saw of a tensor `[rows, channels]`.
+
+    Products are kept about the mean (Chan, Golub and LeVeque, 1983): where a channel's mean is large beside its
+    spread, float32 sums of plain products would lose the spread, and with it the rank of the Hessian.
+    """
 
     low: FloatArray
     high: FloatArray
     rows: int
-    total: FloatArray
-    """Sum over the rows, [channels]."""
-    products: NDArray[np.float64]
-    """Sum over the rows of each channel times each other, [channels, channels]."""
+    mean: NDArray[np.float64]
+    """Mean over the rows, [channels]."""
+    spread: NDArray[np.float64]
+    """Sum over the rows of (x - mean) (x - mean)^T, [channels, channels]."""
 
     @classmethod
     def of(cls, rows: FloatArray) -> Seen:
         """The statistics of `[rows, channels]`."""
-        return cls(rows.min(axis=0), rows.max(axis=0), len(rows), rows.sum(axis=0), (rows.T @ rows).astype(np.float64))
+        mean = rows.mean(axis=0, dtype=np.float64)
+        centred = rows - mean.astype(np.float32)
+
+        return cls(rows.min(axis=0), rows.max(axis=0), len(rows), mean, (centred.T @ centred).astype(np.float64))
 
     def __add__(self, other: Seen) -> Seen:
-        low, high = np.minimum(self.low, other.low), np.maximum(self.high, other.high)
-        total, products = self.total + other.total, self.products + other.products
-        return Seen(low, high, self.rows + other.rows, total, products)
+        rows, apart = self.rows + other.rows, other.mean - self.mean
+        mean = self.mean + apart * other.rows / rows
+        spread = self.spread + other.spread + np.outer(apart, apart) * self.rows * other.rows / rows
+
+        return Seen(np.minimum(self.low, other.low), np.maximum(self.high, other.high), rows, mean, spread)
+
+    @property
+    def products(self) -> NDArray[np.float64]:
+        """Sum over the rows of each channel times each other, [channels, channels]."""
+        return self.spread + self.rows * np.outer(self.mean, self.mean)
 
     def in_steps(self, grid: Grid) -> NDArray[np.float64]:
         """`products` of the tensor counted in the steps of a grid, (x - shift) / step."""
-        moved = np.outer(grid.shift, self.total)
-        centred = self.products - moved - moved.T + self.rows * np.outer(grid.shift, grid.shift)
-        return centred / np.outer(grid.step, grid.step)
+        moved = self.mean - grid.shift
+        return (self.spread + self.rows * np.outer(moved, moved)) / np.outer(grid.step, grid.step)
 
 
 def quantize_weight(weight: FloatArray, products: NDArray[np.float64] | None = None) -> tuple[Int8Array, FloatArray]:

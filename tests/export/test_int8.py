@@ -91,3 +91,14 @@ def test_statistics_of_parts_add_up_and_follow_a_grid(one: np.ndarray, other: np
     steps = rows * 1.0 - grid.shift
     expected = (steps.T @ steps) / np.outer(grid.step, grid.step)
     np.testing.assert_allclose(seen.in_steps(grid), expected, atol=1e-4 / grid.step.min().astype(np.float64) ** 2)
+
+
+def test_products_keep_a_spread_that_is_small_beside_the_mean() -> None:
+    """As behind a LayerNormalization with a large bias: plain float32 sums lose what GPTQ's Hessian needs."""
+    random = np.random.default_rng(0)
+    rows = (1000 + random.normal(size=(4000, 8))).astype(np.float32)
+    seen = sum((Seen.of(part) for part in np.split(rows[400:], 9)), Seen.of(rows[:400]))
+    grid = static_grid(seen.low, seen.high, np.ones((8, 2), np.float32))
+    steps = (rows.astype(np.float64) - grid.shift) / grid.step
+    np.testing.assert_allclose(seen.in_steps(grid), steps.T @ steps, atol=1e-4 * (steps**2).sum(axis=0).min())
+    quantize_weight(random.normal(size=(8, 3)).astype(np.float32), seen.in_steps(grid))
