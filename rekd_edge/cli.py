@@ -428,11 +428,13 @@ def inspect(bundle: BundlePath, as_json: JsonFlag = False) -> None:
     """Show what a bundle is and what was checked, after checking its seal, every file's SHA-256, and its graph."""
     from rekd_edge.runtime import Rationalizer
 
-    manifest = Rationalizer.load(bundle, threads=1).manifest
+    rationalizer = Rationalizer.load(bundle, threads=1)
+    rationalizer.check_longest()
+    manifest = dict(rationalizer.manifest.fields)
     if as_json:
-        _print_json(dict(manifest.fields))
+        _print_json(manifest)
     else:
-        _print_manifest(dict(manifest.fields))
+        _print_manifest(manifest)
 
 
 @app.command()

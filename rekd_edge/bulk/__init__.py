@@ -11,6 +11,7 @@ from rekd_edge.engines import EngineSettings, Task, run_tasks
 from rekd_edge.errors import FailureError, InputError
 from rekd_edge.files import locked
 from rekd_edge.progress import say, steps
+from rekd_edge.runtime.border import check_threads
 
 if TYPE_CHECKING:
     from rekd_edge.bulk.inputs import InputFile
@@ -65,8 +66,7 @@ def predict_files(
         raise InputError(
             'Parquet files are read with pyarrow; install it with: pip install "rekd-edge[bulk]".'
         ) from error
-    if threads < 1:
-        raise InputError(f"{threads} threads cannot run anything; give --threads 1 or more.")
+    check_threads(threads)
     if rows_per_task < 1:
         raise InputError(f"rows_per_task must be at least 1, not {rows_per_task}.")
     from rekd_edge.bulk.inputs import find_inputs

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from rekd_edge.errors import FailureError, InputError
 from rekd_edge.process import isolated_imports, python_command
-from rekd_edge.runtime.border import in_short
+from rekd_edge.runtime.border import MAX_THREADS, in_short
 from rekd_edge.runtime.bundle import LAYOUT, Manifest
 from rekd_edge.runtime.profiling import stage_shares
 from rekd_edge.runtime.rationalizer import Rationalizer
-from rekd_edge.runtime.session import MAX_THREADS, open_session
+from rekd_edge.runtime.session import open_session
 from rekd_edge.runtime.text import allowed_tokens, limit_tokenizer, pad_ids
 
 if TYPE_CHECKING:

@@ -1,15 +1,16 @@
-"""The border of the runtime: whatever a library or the system raises leaves it as one sentence of ours."""
+"""The border of the runtime: counts are checked, and what a library or the system raises becomes one sentence."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rekd_edge.errors import FailureError, RekdEdgeError
+from rekd_edge.errors import FailureError, InputError, RekdEdgeError
 
-__all__ = ["at_border", "in_short"]
+__all__ = ["MAX_THREADS", "at_border", "check_threads", "in_short"]
 
 LONGEST = 300
+MAX_THREADS = 1024
 
 
 @contextmanager
@@ -40,3 +41,15 @@ def in_short(error: BaseException) -> str:
     """The first line of what a library says, or what it raised where it says nothing."""
     lines = str(error).strip().splitlines()
     return lines[0][:LONGEST].rstrip(".") if lines else type(error).__name__
+
+
+def check_threads(threads: int | None) -> None:
+    """Check a number of threads, None for all physical cores.
+
+    Raises:
+        InputError: it is no whole number from 1 to `MAX_THREADS`.
+    """
+    if threads is None:
+        return
+    if not isinstance(threads, int) or isinstance(threads, bool) or not 1 <= threads <= MAX_THREADS:
+        raise InputError(f"threads is {threads}; give a whole number from 1 to {MAX_THREADS}.")

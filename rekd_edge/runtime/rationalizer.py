@@ -174,6 +174,15 @@ class Rationalizer:
             pixels = np.stack([image_pixels(load_image(source), settings) for source in inputs])
             return {"pixel_values": normalise(pixels, settings)}
 
+    def check_longest(self) -> None:
+        """Run a text of as many tokens as the manifest allows, which graphs of earlier versions don't state themselves.
+
+        Raises:
+            FailureError: the graph cannot read so many.
+        """
+        if self.manifest.text is not None:
+            self("a " * self.manifest.text.max_length)
+
     def predict_rows(self, inputs: Sequence[Any], *, batch_size: int = 32) -> PredictedRows:
         """Predict texts or images into arrays, for measuring; images are opened one batch at a time.
 

@@ -7,24 +7,11 @@ from pathlib import Path
 import onnxruntime
 
 from rekd_edge.errors import InputError
-from rekd_edge.runtime.border import in_short
+from rekd_edge.runtime.border import check_threads, in_short
 
-__all__ = ["MAX_THREADS", "check_threads", "open_session"]
+__all__ = ["open_session"]
 
-MAX_THREADS = 1024
 FATAL = 4
-
-
-def check_threads(threads: int | None) -> None:
-    """Check a number of threads, None for all physical cores.
-
-    Raises:
-        InputError: it is no whole number from 1 to `MAX_THREADS`.
-    """
-    if threads is None:
-        return
-    if not isinstance(threads, int) or isinstance(threads, bool) or not 1 <= threads <= MAX_THREADS:
-        raise InputError(f"threads is {threads}; give a whole number from 1 to {MAX_THREADS}.")
 
 
 def open_session(

@@ -355,7 +355,7 @@ def test_the_command_prints_one_document(command: Command, text_bundle: Path, tm
         (["IMAGE", "--input", "in", "--output", "out", "--image-column", "id"], "holds no images; name another with"),
         (["TEXT", "--input", "taken", "--output", "out"], "has a column 'input_label', and another would be renamed"),
         (["TEXT", "--input", "in", "--output", "out", "--workers", "0"], "0 workers cannot run anything; give --work"),
-        (["TEXT", "--input", "in", "--output", "out", "--threads", "0"], "0 threads cannot run anything; give --thre"),
+        (["TEXT", "--input", "in", "--output", "out", "--threads", "0"], "threads is 0; give a whole number from 1"),
         (["TEXT", "--input", "in", "--output", "out", "--address", "x:1"], "give it with --engine ray"),
         (["TEXT", "--input", "in"], "--input takes --output FOLDER"),
         (["TEXT", "good", "--input", "in", "--output", "out"], "neither INPUT nor --png beside it"),

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from rekd_edge.errors import InputError
@@ -54,6 +55,36 @@ def fixed_sequence(model: Any) -> None:
 
 def shorter(model: Any) -> None:
     helper.set_model_props(model, {MAX_LENGTH_KEY: "8"})
+
+
+def with_sixteen_positions(model: Any) -> None:
+    """As an encoder with a table of position embeddings: a row of a seventeenth token is none."""
+    model.graph.initializer.append(numpy_helper.from_array(np.zeros(16, np.float32), "table"))
+    for node in model.graph.node:
+        node.input[:] = ["placed" if name == "margin" else name for name in node.input]
+    nodes = [
+        helper.make_node("Shape", ["margin"], ["margin_shape"]),
+        helper.make_node("Gather", ["margin_shape", "one"], ["width"]),
+        helper.make_node("Range", ["zero_long", "width", "one"], ["places"]),
+        helper.make_node("Gather", ["table", "places"], ["place"]),
+        helper.make_node("Add", ["margin", "place"], ["placed"]),
+    ]
+    rest = list(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend([rest[0], *nodes, *rest[1:]])
+
+
+def test_inspect_tries_the_longest_text(
+    text_bundle: Path, change_graph: Callable[..., Path], edit_manifest: Callable[..., None], run: Callable[..., Any]
+) -> None:
+    change_graph(text_bundle, with_sixteen_positions)
+    assert run("inspect", text_bundle)[0] == 0
+    edit_manifest(text_bundle, text={"max_length": 17, "special_token_ids": [2, 3], "pad_token_id": 0})
+    assert Rationalizer.load(text_bundle)("good").label == "positive"
+    status, out, err = run("inspect", text_bundle)
+    assert (status, out) == (1, "")
+    assert err.startswith("rekd-edge: The graph could not be run (")
+    assert err.count("\n") == 1
 
 
 def swap_output(model: Any, name: str, other: str, kind: int, shape: list[Any]) -> None:

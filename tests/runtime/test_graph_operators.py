@@ -68,6 +68,16 @@ def external_attribute(model: Any) -> None:
     model.graph.node.append(helper.make_node("Constant", [], ["c"], value=outside))
 
 
+def external_list(model: Any) -> None:
+    outside = TensorProto(name="outside", data_type=TensorProto.FLOAT, dims=[1])
+    outside.external_data.add(key="location", value="/etc/passwd")
+    model.graph.node[0].attribute.append(helper.make_attribute("tables", [outside]))
+
+
+def external_location_alone(model: Any) -> None:
+    model.graph.initializer[0].data_location = TensorProto.EXTERNAL
+
+
 def sparse_initializer(model: Any) -> None:
     values, indices = numpy_helper.from_array(np.ones(1, np.float32), "s"), numpy_helper.from_array(np.zeros(1, int))
     model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, indices, [3]))
@@ -87,6 +97,8 @@ def training_graph(model: Any) -> None:
         (doubling_functions, "defines functions"),
         (external_initializer, "weights in another file"),
         (external_attribute, "weights in another file"),
+        (external_list, "weights in another file"),
+        (external_location_alone, "weights in another file"),
         (sparse_initializer, "sparse weights"),
         (training_graph, "for training"),
     ],
