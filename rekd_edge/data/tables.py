@@ -29,7 +29,7 @@ def hub_tables(name: str) -> dict[str, Dataset]:
     from datasets import load_dataset
 
     try:
-        splits = load_dataset(name)
+        splits = load_dataset(name, trust_remote_code=False)
     except FileNotFoundError as error:
         raise InputError(
             f"There is no data set {name!r} on the Hugging Face Hub; correct the name or give a local folder."
@@ -113,7 +113,7 @@ def _load(path: Path, builder: str, **options: Any) -> Dataset:
     from datasets import load_dataset
 
     try:
-        return load_dataset(builder, split="train", **options)
+        return load_dataset(builder, split="train", trust_remote_code=False, **options)
     except Exception as error:  # the readers of the formats raise whatever they like
         _refuse_full_disk(error)
         if isinstance(error, StopIteration) or "corresponds to no data" in str(error):

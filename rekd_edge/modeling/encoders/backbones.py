@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -31,6 +32,7 @@ __all__ = [
     "backbone_image_settings",
     "backbone_tokenizer",
     "load_backbone",
+    "refuse_foreign_code",
 ]
 
 
@@ -105,12 +107,27 @@ def backbone_config(name: str) -> PretrainedConfig:
         raise InputError(f"{name} holds no config.json; give --backbone a model folder or a hub name.")
 
     try:
-        return AutoConfig.from_pretrained(name)
+        fields, _ = PretrainedConfig.get_config_dict(name)
+        refuse_foreign_code(name, fields)
+        return AutoConfig.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError, TypeError) as error:
         raise InputError(
             f"The backbone {name!r} cannot be read ({_first_line(error)}); give --backbone a hub name, "
             "a local model folder, random:NAME, or one of these after bilstm:, cnn: or resnet:."
         ) from error
+
+
+def refuse_foreign_code(name: str, fields: dict[str, Any]) -> None:
+    """Refuse a configuration that names Python code of its own, which transformers would import.
+
+    Raises:
+        InputError: it has an `auto_map`.
+    """
+    if "auto_map" in fields:
+        raise InputError(
+            f"{name} names Python code of its own (auto_map), which rekd-edge never runs; give a backbone of a family "
+            "that transformers has."
+        )
 
 
 def _donor(name: str) -> tuple[str | None, str]:
@@ -200,8 +217,15 @@ def load_backbone(
                 dtype=torch.float32,
                 attn_implementation="sdpa",
                 output_loading_info=True,
+                trust_remote_code=False,
+                weights_only=True,
             )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except UnpicklingError as error:  # its own sentence advises to load the file all the same
+        raise InputError(
+            f"The weights of {name!r} are a pickle with more than tensors in it, which is not loaded; give a folder "
+            "with model.safetensors."
+        ) from error
+    except (OSError, ValueError, RuntimeError, EOFError, SafetensorError) as error:
         raise InputError(f"The weights of {name!r} cannot be loaded ({_first_line(error)}); restore them.") from error
 
     if report["missing_keys"]:
@@ -248,7 +272,9 @@ def backbone_from_config(config: PretrainedConfig) -> nn.Module:
             return net(config)
 
     try:  # the configuration's own dtype would be taken
-        return AutoModel.from_config(config, add_pooling_layer=False, attn_implementation="sdpa").float()
+        return AutoModel.from_config(
+            config, add_pooling_layer=False, attn_implementation="sdpa", trust_remote_code=False
+        ).float()
     except (TypeError, ValueError) as error:
         raise InputError(f"{config.model_type} encoders cannot be built here: {_first_line(error)}") from error
 
@@ -266,7 +292,7 @@ def backbone_tokenizer(name: str) -> Tokenizer | None:
         return None
 
     try:
-        return AutoTokenizer.from_pretrained(name, use_fast=True).backend_tokenizer
+        return AutoTokenizer.from_pretrained(name, use_fast=True, trust_remote_code=False).backend_tokenizer
     except (OSError, ValueError, AttributeError) as error:
         raise InputError(
             f"{name!r} has no fast tokenizer ({_first_line(error)}); use one with a tokenizer.json."

@@ -7,7 +7,7 @@ from typing import Any
 from transformers import AutoConfig
 
 from rekd_edge.errors import InputError
-from rekd_edge.modeling.encoders.backbones import backbone_from_config
+from rekd_edge.modeling.encoders.backbones import backbone_from_config, refuse_foreign_code
 from rekd_edge.modeling.encoders.convolutional import CNNEncoder, ResNetEncoder
 from rekd_edge.modeling.encoders.encoder import Encoder
 from rekd_edge.modeling.encoders.local import LocalEncoder
@@ -45,5 +45,6 @@ def encoder_from_backbone(backbone: Any) -> Encoder:
 
 def build_encoder(config: dict) -> Encoder:
     """Build an encoder with fresh weights from a saved configuration (as `PretrainedConfig.to_dict` gives it)."""
+    refuse_foreign_code("The encoder of a run", config)
     fields = {key: value for key, value in config.items() if key != "model_type"}
     return encoder_from_backbone(backbone_from_config(AutoConfig.for_model(config["model_type"], **fields)))
