@@ -5,7 +5,8 @@
         teacher_selection_logits.npy    float32 [positions of all examples, teachers, 2]
         teacher_mask.npy                bool    [positions of all examples, teachers]
         ends.npy                        int64   [examples], where an example's positions end
-        done.json                       how many examples are written, in order of length
+        done.json                       how many examples are written, in order of length, and a digest of them
+        SHA256SUMS                      written last; a store that does not verify is computed anew
 
 KEY is a hash of the teachers' weights, the data and how it is read: a changed teacher or data set has another key. The
 work is done in `KEY.partial`, under a lock, and goes on there after an interruption.
@@ -23,21 +24,33 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 from torch import Tensor
 
 from rekd_edge.data.features import PER_TOKEN_TARGETS, ImageFeatures, Targets, TextFeatures
-from rekd_edge.files import read_json, write_json
-from rekd_edge.progress import steps
+from rekd_edge.errors import InputError
+from rekd_edge.files import (
+    claim_folder,
+    is_ours,
+    locked,
+    read_json,
+    real_folder,
+    remove_ours,
+    verify_digests,
+    write_digests,
+    write_json,
+)
+from rekd_edge.progress import say, steps
 from rekd_edge.runs import source_digests
 from rekd_edge.training.teacher import TeacherFacts, Teachers
 
 __all__ = ["read_targets", "store_targets", "targets_key"]
 
-FORMAT = 1
+FORMAT = 2
 """To be raised whenever a teacher says something else of the same data."""
+PURPOSE = "teacher targets"
+"""Of the folders of a store."""
 BATCH_SIZE = 64
 """The same for every student: the last digit of a target depends on what shares its batch."""
 FLUSH_EVERY = 20
@@ -78,11 +91,19 @@ def store_targets(
         device: where the teachers are.
         autocast: precision in which they run.
         batch_size: examples that they see at a time.
+
+    Raises:
+        InputError: a link or somebody else's folder is in the place.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):  # students of one teacher may start together
-        if not folder.is_dir():
-            _compute(folder, load(), features, collate, lengths, device, autocast, batch_size)
+    real_folder(folder.parent)
+    with locked(folder, wait=True):  # students of one teacher may start together
+        if folder.exists() or folder.is_symlink():
+            if (fault := verify_digests(folder) if is_ours(folder, PURPOSE) else "is not ours") is None:
+                return
+            say(f"The teacher targets {folder} {fault}; they are computed anew.")
+            if not remove_ours(folder, PURPOSE):
+                raise InputError(f"{folder} {fault}, and rekd-edge did not put it there; remove it.")
+        _compute(folder, load(), features, collate, lengths, device, autocast, batch_size)
 
 
 def read_targets(folder: Path) -> Targets:
@@ -122,10 +143,13 @@ def _compute(
     autocast: Callable[[], AbstractContextManager[Any]],
     batch_size: int,
 ) -> None:
-    partial = folder.with_name(f"{folder.name}.partial")
-    partial.mkdir(exist_ok=True)
+    partial = claim_folder(folder.with_name(f"{folder.name}.partial"), PURPOSE)
     order = np.arange(len(features)) if lengths is None else np.argsort(-lengths, kind="stable")
-    done = read_json(partial / "done.json")["examples"] if (partial / "done.json").is_file() else 0
+    done, digest = _resumed(partial, order, batch_size)
+    if (partial / "done.json").exists() and not done:
+        say(f"The unfinished teacher targets {partial} do not verify; they are computed anew.")
+        remove_ours(partial, PURPOSE)
+        claim_folder(partial, PURPOSE)
     arrays: dict[str, NDArray[Any]] = {}
     ends: NDArray[np.int64] | None = None
     with steps("teacher targets") as show:
@@ -146,15 +170,48 @@ def _compute(
                         arrays[name][first : ends[index]] = row[: ends[index] - first]
                     else:
                         arrays[name][index] = row
+            digest = _extended(digest, arrays, ends, chosen)
             if number % FLUSH_EVERY == 0:
                 for array in arrays.values():
                     array.flush()  # type: ignore[attr-defined]
-                write_json(partial / "done.json", {"examples": start + len(chosen)})
+                write_json(partial / "done.json", {"examples": start + len(chosen), "sha256": digest})
             show(start + len(chosen), len(order))
+
     for array in arrays.values():
         array.flush()  # type: ignore[attr-defined]
-    write_json(partial / "done.json", {"examples": len(order)})
+    write_json(partial / "done.json", {"examples": len(order), "sha256": digest})
+    write_digests(partial)
     partial.rename(folder)
+
+
+def _resumed(partial: Path, order: NDArray[np.int64], batch_size: int) -> tuple[int, str]:
+    """How many examples of an unfinished store are written, and their digest; 0 where that is not the one noted."""
+    try:
+        noted = read_json(partial / "done.json")
+        ends = np.load(partial / "ends.npy")
+        arrays = {path.stem: np.load(path, mmap_mode="r") for path in partial.glob("teacher_*.npy")}
+        digest = ""
+        for start in range(0, noted["examples"], batch_size):
+            digest = _extended(digest, arrays, ends, order[start : start + batch_size])
+    except (InputError, OSError, ValueError, LookupError, TypeError):
+        return 0, ""
+    same = noted["examples"] <= len(order) and noted["examples"] and noted.get("sha256") == digest
+    return (noted["examples"], digest) if same else (0, "")
+
+
+def _extended(
+    digest: str, arrays: Mapping[str, NDArray[Any]], ends: NDArray[np.int64] | None, chosen: NDArray[np.int64]
+) -> str:
+    """The SHA-256 of all targets written so far: that of the batches before, and this one's examples after it."""
+    sha = hashlib.sha256(digest.encode())
+    for name in sorted(arrays):
+        rows: Sequence[NDArray[Any]] | NDArray[Any] = arrays[name]
+        if name in PER_TOKEN_TARGETS:
+            assert ends is not None
+            rows = _Rows(arrays[name], ends)
+        for index in chosen:
+            sha.update(np.ascontiguousarray(rows[index]).tobytes())
+    return sha.hexdigest()
 
 
 def _open(partial: Path, found: Mapping[str, Tensor], ends: NDArray[np.int64], fresh: bool) -> dict[str, NDArray[Any]]:

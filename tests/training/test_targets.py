@@ -14,6 +14,7 @@ import torch
 
 from rekd_edge.data import load_data
 from rekd_edge.data.features import TextFeatures
+from rekd_edge.errors import InputError
 from rekd_edge.modeling import RationaleModel
 from rekd_edge.runs.layout import TARGETS
 from rekd_edge.training import targets as targets_module
@@ -111,13 +112,65 @@ def test_interrupted_store_goes_on_where_it_was_and_ends_equal(
     with pytest.raises(KeyboardInterrupt):
         teacher.store(tmp_path / "cut")
     assert not (tmp_path / "cut").exists()
-    assert json.loads((tmp_path / "cut.partial/done.json").read_text()) == {"examples": 28}  # 4 batches of 7
+    assert json.loads((tmp_path / "cut.partial/done.json").read_text())["examples"] == 28  # 4 batches of 7
     monkeypatch.setattr(teacher.teachers, "targets", lambda batch, *rest: (asked.append(1), answer(batch, *rest))[1])
     cut = teacher.store(tmp_path / "cut")
     assert len(asked) == 6  # 36 of 64 examples were left
     for name, rows in whole.items():
         for one, other in zip(rows, cut[name], strict=True):
             np.testing.assert_array_equal(one, other)
+
+
+def zero(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:128] + bytes(file.stat().st_size - 128))  # behind the header of an .npy
+
+
+def halve(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+@pytest.mark.parametrize("damage", [zero, halve, Path.unlink])
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_damaged_store_is_computed_anew_and_said_so(
+    damage: Callable[[Path], None],
+    finished: bool,
+    runs: Callable[..., Path],
+    settings: Callable,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    teacher = Prepared(runs("text", "re"), settings("text", "re"))
+    whole = teacher.store(tmp_path / "whole")
+    place = tmp_path / "key"
+    if finished:
+        teacher.store(place)
+    else:
+        monkeypatch.setattr(targets_module, "FLUSH_EVERY", 2)
+        monkeypatch.setattr(targets_module, "write_digests", lambda folder: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            teacher.store(place)
+        monkeypatch.undo()
+        place = tmp_path / "key.partial"
+    damage(place / "teacher_selection_logits.npy")
+    again = teacher.store(tmp_path / "key")
+    assert "they are computed anew." in capsys.readouterr().err
+    for name, rows in whole.items():
+        for one, other in zip(rows, again[name], strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_a_folder_in_place_of_a_store_is_left_alone(
+    runs: Callable[..., Path], settings: Callable, tmp_path: Path
+) -> None:
+    teacher = Prepared(runs("text", "re"), settings("text", "re"))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("mine")
+    (tmp_path / "key").symlink_to(tmp_path / "mine")
+    for name in ("mine", "key"):
+        with pytest.raises(InputError, match=f"{name} is not ours, and rekd-edge did not put it there; remove it"):
+            teacher.store(tmp_path / name)
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["letter.txt"]
 
 
 def test_a_changed_teacher_or_data_set_has_another_key(runs: Callable[..., Path], tmp_path: Path) -> None:
