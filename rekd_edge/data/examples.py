@@ -47,11 +47,28 @@ class EncodedImages:
         return len(self.table)
 
     def __getitem__(self, index: int) -> Image:
-        cell = self.table[int(index)][self.column]
-        return load_image(cell["path"] if cell["bytes"] is None else cell["bytes"])
+        return self._open(self.table[int(index)][self.column], int(index))
 
     def __iter__(self) -> Iterator[Image]:
-        return map(load_image, self.contents())
+        cells = (cell for batch in self.table.iter(READ_AT_ONCE) for cell in batch[self.column])
+        for index, cell in enumerate(cells):
+            yield self._open(cell, index)
+
+    def _open(self, cell: dict[str, Any], index: int) -> Image:
+        """Decode an image.
+
+        Raises:
+            InputError: it cannot be read; the sentence names its file, or its row.
+        """
+        if cell["bytes"] is None:
+            return load_image(cell["path"])
+        try:
+            return load_image(cell["bytes"])
+        except InputError as error:
+            chosen = self.table._indices  # rows of the table that a selection is of
+            row = index if chosen is None else chosen.column(0)[index].as_py()
+            name = f" ({cell['path']})" if cell["path"] else ""
+            raise InputError(f"Row {row + 1} of the images{name}: {error}") from error
 
     def contents(self) -> Iterator[bytes]:
         """The undecoded content of every image file.
