@@ -168,7 +168,12 @@ def test_hub_data_is_asked_for_by_its_name_and_other_splits_are_ignored(monkeypa
         return datasets.Dataset.from_dict({"text": [str(y) for y in labels], "label": labels}, features=CLASS_LABEL)
 
     stored = {"imdb": {"train": rows([0, 1] * 10), "test": rows([1, 0]), "unsupervised": rows([-1] * 5)}}
-    monkeypatch.setattr(datasets, "load_dataset", lambda name: datasets.DatasetDict(stored[name]))
+
+    def load_dataset(name, trust_remote_code):
+        assert trust_remote_code is False
+        return datasets.DatasetDict(stored[name])
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     source = load("imdb")
     assert source.label_names == ["negative", "positive"]
     assert {name: len(split) for name, split in source.splits.items()} == {"train": 16, "validation": 4, "test": 2}
