@@ -41,6 +41,7 @@ __all__ = [
     "Text",
     "hints_of",
     "nearest",
+    "one_sentence",
     "refuse_unknown",
     "shown",
     "shown_key",
@@ -83,7 +84,7 @@ class Section:
         try:
             return build(given)
         except ValidationError as error:
-            raise InputError(_sentence(cls, error)) from error
+            raise InputError(one_sentence(cls, error)) from error
 
     @field_validator("*", mode="before")
     @classmethod
@@ -177,16 +178,23 @@ _BRIEF.maxstring = _BRIEF.maxother = _BRIEF.maxlong = 80
 _BRIEF.maxlevel = 2
 
 
-def _sentence(group: type[Section], error: ValidationError) -> str:
+def one_sentence(group: Any, error: ValidationError) -> str:
+    """What pydantic found wrong with a group: the key, what it takes, and what was given.
+
+    Raises:
+        InputError: a key is unknown.
+    """
     found = error.errors(include_url=False, include_context=False)[0]
-    before = f"{group.section}." if group.section else ""
+    before = f"{group.section}." if getattr(group, "section", "") else ""
     name, *within = (str(part) for part in found["loc"])
     if found["type"] == "unexpected_keyword_argument":
-        refuse_unknown(before + name, group.fields_by_key())
+        refuse_unknown(before + name, [before + known for known in hints_of(group)])
+    if found["type"] == "missing":
+        return f"{before}{name} is missing."
 
     hint = hints_of(group)[name]
     if within:
-        hint = next(_values_of_mappings(hint))
+        hint = next(_values_of_containers(hint), hint)
     key = ".".join([before + name, *(part for part in within if part != "[key]")])
     return f"{shown_key(key)} must be {spelled(hint)}, not {shown(found['input'])}."
 
@@ -196,11 +204,11 @@ def shown_key(key: str) -> str:
     return key if key.isprintable() and len(key) <= 80 else shown(key)
 
 
-def _values_of_mappings(hint: Any) -> Iterator[Any]:
-    if typing.get_origin(hint) is dict:
-        yield typing.get_args(hint)[1]
+def _values_of_containers(hint: Any) -> Iterator[Any]:
+    if typing.get_origin(hint) in (dict, list):
+        yield typing.get_args(hint)[-1]
     for inner in typing.get_args(hint):
-        yield from _values_of_mappings(inner)
+        yield from _values_of_containers(inner)
 
 
 def _kinds(group: Any, name: str) -> frozenset[Any]:

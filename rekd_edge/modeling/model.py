@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -33,6 +33,7 @@ from rekd_edge.modeling.selection import (
 )
 from rekd_edge.modeling.towers import Generator, Predictor
 from rekd_edge.runs.layout import CONFIG_FILE, MODEL_FILE
+from rekd_edge.settings import shown
 
 __all__ = ["Depth", "RationaleModel", "RationaleOutput", "Sampling", "Selection"]
 
@@ -337,13 +338,16 @@ class RationaleModel(nn.Module):
         """
         folder = Path(folder)
         config = RationaleConfig.load(folder)
-        predictor = build_encoder(config.predictor)
-        generator = None if config.generator is None else build_encoder(config.generator)
-        model = method_of(config.method).model_class()(config, predictor, generator)
         file = folder / MODEL_FILE
-
         try:
-            weights = load_file(str(file))
+            with safe_open(str(file), "pt") as saved:
+                shapes = {name: tuple(saved.get_slice(name).get_shape()) for name in saved.keys()}  # noqa: SIM118
+            # without memory for its weights, for whatever the configuration may ask for
+            with torch.device("meta"):
+                skeleton = _built(config)
+            if shapes != {name: tuple(weight.shape) for name, weight in skeleton.checkpoint().items()}:
+                raise InputError(f"{file} does not fit its config.json; train the run again.")
+            model, weights = _built(config), load_file(str(file))
         except (OSError, SafetensorError) as error:
             raise InputError(f"{file} is missing or damaged; restore it or train the run again.") from error
 
@@ -352,7 +356,13 @@ class RationaleModel(nn.Module):
             raise InputError(f"{file} holds NaN or infinite weights ({broken}); train the run again at a lower rate.")
 
         model.load_checkpoint(weights, str(file))
-        return model.eval()
+        model.eval()
+        try:
+            with torch.no_grad():
+                model(**_short_input(model))
+        except Exception as error:  # options of the method that no run has
+            raise InputError(f"{folder / CONFIG_FILE} does not describe a model that runs; train it again.") from error
+        return model
 
     def count_loss_as(self, share: float | Tensor) -> None:
         """Set the weight of this batch's mean loss in the minimised loss: below 1 where gradients accumulate, or for an
@@ -382,3 +392,29 @@ class RationaleModel(nn.Module):
         for pattern, saved in self.predictor.encoder.renamed:
             name = re.sub(pattern, saved, name)
         return name
+
+
+def _short_input(model: RationaleModel) -> dict[str, Tensor]:
+    """An input of one row that any model can read."""
+    config = model.predictor.encoder.config
+    if model.config.task == "image":
+        return {"pixel_values": torch.zeros(1, config.num_channels, config.image_size, config.image_size)}
+    input_ids = torch.arange(4)[None] % config.vocab_size
+    return {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
+
+
+def _built(config: RationaleConfig) -> RationaleModel:
+    """A model with fresh weights.
+
+    Raises:
+        InputError: no model of this configuration can be built.
+    """
+    try:
+        predictor = build_encoder(config.predictor)
+        generator = None if config.generator is None else build_encoder(config.generator)
+        return method_of(config.method).model_class()(config, predictor, generator)
+    except InputError:
+        raise
+    except Exception as error:  # whatever transformers and torch say of a configuration that no run has
+        reason = shown(" ".join(str(error).split()))[1:-1]
+        raise InputError(f"No model can be built from config.json ({reason}); train the run again.") from error

@@ -14,6 +14,7 @@ from rekd_edge.errors import InputError
 from rekd_edge.modeling import Depth, RationaleConfig, RationaleModel
 from rekd_edge.modeling.encoders import Encoder, encoder_from_backbone
 from rekd_edge.modeling.encoders.backbones import load_backbone
+from rekd_edge.runtime.image import ImageSettings
 
 CLS, SEP = 2, 3
 TOKENS = 40
@@ -47,7 +48,7 @@ def make_local(config_folder: Callable[[str], Path]) -> MakeLocal:
             target_ratio=0.3,
             max_length=None if image else TOKENS,
             special_token_ids=[] if image else [CLS, SEP],
-            image={"height": 12, "width": 12, "patch_size": 4} if image else None,
+            image=ImageSettings(12, 12, 4, 3, 1 / 255, (0.5,) * 3, (0.5,) * 3).to_dict() if image else None,
         )
         model = RationaleModel.build(config, encoder, Depth(2, layers, "local"), None)
         with torch.no_grad():
