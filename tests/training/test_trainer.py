@@ -138,3 +138,15 @@ def test_a_limit_of_zero_clips_no_gradient(make_trainer: Callable[..., Rationale
         norms[limit] = measured.norm
     assert norms[1e-3] == pytest.approx(1e-3, rel=1e-2)
     assert norms[0.0] == norms[1e9] > 0.01
+
+
+def test_teachers_have_noise_of_their_own(make_trainer: Callable[..., RationaleTrainer]) -> None:
+    trainer = make_trainer("text", "rekd", teacher="a-run", batch_size=4)
+    batch = next(iter(trainer.get_train_dataloader()))
+    _, ours, theirs = trainer._drawn(batch)
+    assert ours is not None
+    assert theirs is not None
+    assert ours.shape == theirs.shape == (*batch["input_ids"].shape, 2)
+    together = torch.corrcoef(torch.stack([ours.flatten(), theirs.flatten()]))[0, 1]
+    assert together.abs() < 0.2  # 1 if the teachers were given the student's
+    assert theirs.std().item() == pytest.approx(1.28, abs=0.2)  # of a Gumbel distribution, π / √6
