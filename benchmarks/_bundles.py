@@ -37,6 +37,7 @@ from rekd_edge.modeling import RationaleConfig, RationaleModel
 from rekd_edge.modeling.encoders import build_encoder
 from rekd_edge.modeling.encoders.backbones import backbone_config, backbone_image_settings, backbone_tokenizer
 from rekd_edge.progress import say
+from rekd_edge.runs import RunFolder
 from rekd_edge.runtime.image import ImageSettings, image_pixels, normalise
 from rekd_edge.runtime.text import encode_texts, limit_tokenizer, special_token_ids
 from rekd_edge.training.inference import predict
@@ -234,8 +235,8 @@ def _write_run(folder: Path, recipe: Recipe, material: Material) -> None:
     with staged_folder(folder) as staging:
         model.save_pretrained(staging)
         preprocessing.save(staging)
-        write_json(staging / "training.json", {"recipe": {"data": {"spec": material.specs[task]}}, "seed": SEED})
-        write_json(staging / "metrics.json", {})
+        write_json(RunFolder(staging).record_file, {"recipe": {"data": {"spec": material.specs[task]}}, "seed": SEED})
+        write_json(RunFolder(staging).metrics_file, {})
 
 
 def selected(sessions: Sequence[InferenceSession], feeds: Sequence[Feed], ratio: float, count: int) -> list[int]:

@@ -40,9 +40,9 @@ from rekd_edge.export.bundle import CALIBRATION_ROWS, _feeds
 from rekd_edge.export.graph import export_graph
 from rekd_edge.export.parity import Answers, Feed, agreement, graph_answers, invariance
 from rekd_edge.export.quantization import quantize
-from rekd_edge.files import read_json
 from rekd_edge.modeling import RationaleConfig, RationaleModel
 from rekd_edge.progress import say
+from rekd_edge.runs import RunFolder
 from rekd_edge.runtime.session import open_session
 from rekd_edge.training.configuration import load_config
 from rekd_edge.training.preparation import preprocessing_of_run
@@ -258,7 +258,7 @@ def predictor_in_blocks(source: Source) -> ModelProto:
 def sample(run: Path, spec: str, settings: list[str], count: int) -> tuple[Rows, list[Feed]]:
     """Rows to judge on, and rows of the training split to calibrate on."""
     config = RationaleConfig.load(run)
-    recorded = {f"data.{key}": value for key, value in read_json(run / "training.json")["recipe"]["data"].items()}
+    recorded = {f"data.{key}": value for key, value in RunFolder(run).read_record()["recipe"]["data"].items()}
     overrides = {**recorded, "data.spec": spec, **dict(setting.split("=", 1) for setting in settings)}
     data, preprocessing = load_data(spec, load_config(None, overrides).data), preprocessing_of_run(run, config)
     judge, train = data.split("validation"), data.split("train")

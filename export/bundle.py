@@ -33,6 +33,7 @@ from rekd_edge.files import check_output_folder, read_json, staged_folder
 from rekd_edge.methods import method_of
 from rekd_edge.modeling import RationaleConfig, RationaleModel
 from rekd_edge.progress import say, steps
+from rekd_edge.runs import RunFolder
 from rekd_edge.runtime.bundle import LAYOUT, write_manifest
 from rekd_edge.runtime.graph import MAX_LENGTH_KEY
 from rekd_edge.runtime.profiling import stage_shares
@@ -100,7 +101,7 @@ def export_bundle(
         raise InputError(f"{run} is a random-mask control, which selects nothing; export an re, rekd or cls run.")
     model = RationaleModel.from_pretrained(run)
     preprocessing = preprocessing_of_run(run, config)
-    training = read_json(run / "training.json")
+    training = RunFolder(run).read_record()
     if trim:
         check_trimmable(preprocessing)
     data = _data(config, calibration_data, data_settings, training, needed=trim)
@@ -170,7 +171,7 @@ def export_bundle(
             "invariance": invariant,
             "time_shares": stage_shares(graph, sample.feeds[:TIMED_ROWS], threads=1),
             "calibration": {"margin_bias": config.margin_bias, "rows": len(sample.calibration)},
-            "metrics": read_json(run / "metrics.json"),
+            "metrics": RunFolder(run).read_metrics(),
             "versions": versions("torch", "transformers", "onnx", "onnxruntime"),
             "provenance": provenance(run, training),
         }
