@@ -6,6 +6,7 @@ from collections.abc import Collection
 from typing import Any
 
 from rekd_edge.errors import InputError
+from rekd_edge.settings import nearest, shown
 
 __all__ = ["axes", "known", "mapping", "text", "texts", "whole"]
 
@@ -15,7 +16,7 @@ def axes(given: Any, where: str) -> dict[str, list[Any]]:
     found = mapping(given, where)
     for key, values in found.items():
         if not isinstance(values, list) or not values:
-            raise InputError(f"{where} takes a list of values for {key}, not {values!r}.")
+            raise InputError(f"{where} takes a list of values for {key}, not {shown(values)}.")
     return found
 
 
@@ -24,16 +25,16 @@ def mapping(value: Any, where: str) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise InputError(f"{where} must be a mapping of keys to values, not {value!r}.")
+        raise InputError(f"{where} must be a mapping of keys to values, not {shown(value)}.")
     if (key := next((key for key in value if not isinstance(key, str)), None)) is not None:
-        raise InputError(f"The key {key!r} in {where} must be a text; write it in quotes.")
+        raise InputError(f"The key {shown(key)} in {where} must be a text; write it in quotes.")
     return value
 
 
 def text(value: Any, where: str) -> str:
     """A text."""
     if not isinstance(value, str):
-        raise InputError(f"{where} must be a text, not {value!r}.")
+        raise InputError(f"{where} must be a text, not {shown(value)}.")
     return value
 
 
@@ -41,14 +42,14 @@ def texts(value: Any, where: str) -> tuple[str, ...]:
     """A text or a list of them, none where None."""
     given = [] if value is None else [value] if isinstance(value, str) else value
     if not isinstance(given, list) or not all(isinstance(each, str) for each in given):
-        raise InputError(f"{where} must name rows, not {value!r}.")
+        raise InputError(f"{where} must name rows, not {shown(value)}.")
     return tuple(given)
 
 
-def whole(value: Any, where: str, lowest: int = 1) -> int:
+def whole(value: Any, where: str, lowest: int = 1, highest: int = 2**32 - 1) -> int:
     """A whole number."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
-        raise InputError(f"{where} must be a whole number of at least {lowest}, not {value!r}.")
+    if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
+        raise InputError(f"{where} must be a whole number from {lowest} to {highest}, not {shown(value)}.")
     return value
 
 
@@ -56,4 +57,6 @@ def known(fields: dict[str, Any], keys: Collection[str], where: str) -> None:
     """Refuse keys that nothing reads."""
     for key in fields:
         if key not in keys:
-            raise InputError(f"Unknown key {key!r} in {where}; known are {', '.join(keys)}.")
+            meant = nearest(key, keys)
+            hint = f"known are {', '.join(keys)}." if meant is None else f"did you mean {meant}?"
+            raise InputError(f"Unknown key {shown(key)} in {where}; {hint}")

@@ -29,18 +29,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator
+from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
 from rekd_edge.errors import InputError
 from rekd_edge.methods import METHODS, method_of
+from rekd_edge.settings import shown
 from rekd_edge.sweep.fields import axes, known, mapping, text, texts, whole
 from rekd_edge.sweep.rows import SAME_SEED, Grid, Row, Variant
 from rekd_edge.training.configuration import read_yaml
 
 __all__ = ["FIRST_SEED", "Grid", "Row", "load_grid", "shipped_grids"]
 
-FIRST_SEED = 2026
+FIRST_SEED, MOST_SEEDS = 2026, 1000
+MOST_LINES = 1000
+"""Of a row and a method: so many values that `vary` and `tune` may combine to."""
 _GRIDS = Path(__file__).parent / "grids"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+]*(?:-[A-Za-z0-9_.+]+)*")
 _GRID_KEYS = ("title", "base", "source", "recipe", "seeds", "settings", "methods", "rows")
@@ -86,8 +90,8 @@ def load_grid(name: str, overrides: dict[str, str] | None = None, seeds: int | N
     rows = {}
     for key, row in given.items():
         if not isinstance(key, str) or not _NAME.fullmatch(key) or key in METHODS or key == "data":
-            raise InputError(f"{key!r} cannot name a row; take letters, digits, -, _ and ., and no method's name.")
-        fields_of_row = mapping(row, f"row {key!r}")
+            raise InputError(f"{shown(key)} cannot name a row; take letters, digits, -, _ and ., and no method's name.")
+        fields_of_row = mapping(row, f"row {shown(key)}")
         won = {**for_all, **for_row.get(key, {})}
         if "backbone" in for_all and "backbone" not in for_row.get(key, {}):
             won["backbone"] = _around(fields_of_row.get("backbone"), for_all["backbone"])
@@ -156,7 +160,7 @@ def _row(
     seeds: tuple[int, ...],
     teaches: bool,
 ) -> Row:
-    where = f"row {name!r}"
+    where = f"row {shown(name)}"
     known(fields, _ROW_KEYS, where)
     own = _methods(fields.get("methods"), where, shared) or {method: {} for method in shared}
     if not own:
@@ -165,7 +169,7 @@ def _row(
     local = _settings(fields.get("settings"), where) | short
     role = fields.get("role", "teacher" if teaches else "student")
     if role not in ("teacher", "student"):
-        raise InputError(f"role of {where} must be teacher or student, not {role!r}.")
+        raise InputError(f"role of {where} must be teacher or student, not {shown(role)}.")
 
     of_row = {key: fields[key] for key in _TAUGHT if key in fields}
     variants = {
@@ -214,6 +218,8 @@ def _check_axes(row: Row, won: dict[str, str], where: str) -> None:
         if all(key in variant.unused for variant in row.variants.values()):
             names = ", ".join(row.variants)
             raise InputError(f"{where} varies {key}, of which {names} knows nothing; leave it out.")
+    if (lines := prod(len(values) for values in (*row.vary.values(), *row.tune.values()))) > MOST_LINES:
+        raise InputError(f"{where} varies and tunes {lines} combinations; take {MOST_LINES} at most.")
     if row.tune and len(row.variants) != 1:
         raise InputError(f"{where} tunes, and needs one method; split it into a row for each method.")
 
@@ -227,7 +233,7 @@ def _check_picks(row: Row, rows: dict[str, Row], won: dict[str, str]) -> None:
     for name in dict.fromkeys(name for variant in row.variants.values() for name in variant.tuned):
         for key in rows[name].tune if name in rows else ():
             if key in won:
-                raise InputError(f"Row {row.name!r} takes {key} from {name!r}; leave it out of --set.")
+                raise InputError(f"Row {row.name!r} takes {key} from {shown(name)}; leave it out of --set.")
 
 
 def _with_published(row: Row, given: Any, where: str) -> Row:
@@ -276,7 +282,7 @@ def _check_references(grid: Grid, row: Row, variant: Variant) -> None:
         for name in names:
             if name not in grid.rows:
                 rows = ", ".join(grid.rows)
-                raise InputError(f"{key} of row {row.name!r} names {name!r}, which is no row; the rows are {rows}.")
+                raise InputError(f"{key} of row {row.name!r} names {shown(name)}, which is no row; they are {rows}.")
     if any(not grid.rows[name].tune for name in variant.tuned):
         raise InputError(f"tuned of row {row.name!r} must name rows that have `tune`.")
     if variant.teacher and grid.rows[variant.teacher].tune:
@@ -312,15 +318,12 @@ def _prefixes(key: str) -> Iterator[str]:
 
 
 def _seeds(given: Any, count: int | None) -> tuple[int, ...]:
-    if isinstance(given, list) and given and all(type(seed) is int for seed in given):
-        seeds = list(dict.fromkeys(given))
-    elif isinstance(given, int) and not isinstance(given, bool) and given >= 1:
-        seeds = list(range(FIRST_SEED, FIRST_SEED + given))
+    if isinstance(given, list) and given:
+        seeds = list(dict.fromkeys(whole(seed, "a seed", 0) for seed in given))
     else:
-        raise InputError(f"seeds must be how many, or a list of whole numbers, not {given!r}.")
+        seeds = list(range(FIRST_SEED, FIRST_SEED + whole(given, "seeds", 1, MOST_SEEDS)))
     if count is not None:
-        if count < 1:
-            raise InputError(f"--seeds must be at least 1, not {count}.")
+        whole(count, "--seeds", 1, MOST_SEEDS)
         seeds += range(max(seeds) + 1, max(seeds) + 1 + count)
         seeds = seeds[:count]
     return tuple(seeds)
@@ -346,7 +349,7 @@ def _methods(given: Any, where: str, known_names: Collection[str] = ()) -> dict[
         own = {key: value for key, value in mapping(fields, f"{name} of {where}").items() if key in _OF_A_METHOD}
         settings = {key: value for key, value in (fields or {}).items() if key not in own}
         if name not in METHODS and not _NAME.fullmatch(name):
-            raise InputError(f"{name!r} cannot name a method of {where}; take letters, digits, -, _ and '.'.")
+            raise InputError(f"{shown(name)} cannot name a method of {where}; take letters, digits, -, _ and '.'.")
         if "method" not in own and name not in known_names and not method_of(name).public:
             raise InputError(f"{where} cannot train {name}; a sweep trains controls by itself.")
         methods[name] = _settings(settings, f"{name} of {where}") | own

@@ -90,7 +90,7 @@ rows:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("titel: x\nrows: {a: {methods: [re]}}", ["'titel'", "known are title, base"]),
+        ("titel: x\nrows: {a: {methods: [re]}}", ["'titel'", "did you mean title?"]),
         ("rows: {a: {methods: [re], layer: 1}}", ["'layer'", "row 'a'", "layers"]),
         ("rows: {a: {methods: [ra]}}", ["no method 'ra'"]),
         ("rows: {a: {methods: [control]}}", ["controls by itself"]),
@@ -106,7 +106,7 @@ rows:
         ("rows: {a: {methods: [re, rekd], teacher: b, tune: {alpha: [0]}}, b: {methods: [re]}}", ["one method"]),
         ("rows: {a: {methods: [re], vary: {alpha: 0.1}}}", ["a list of values for alpha"]),
         ("rows: {a: {methods: [re], settings: {seed: 1}}}", ["cannot hold seed"]),
-        ("rows: {a: {methods: [re], published: {re: {accurracy: 1}}}}", ["'accurracy'", "known are accuracy"]),
+        ("rows: {a: {methods: [re], published: {re: {accurracy: 1}}}}", ["'accurracy'", "did you mean accuracy?"]),
         (
             "rows: {a: {methods: [re], vary: {epochs: [1, 2]}, published: {re: {accuracy: 1}}}}",
             ["1 figures", "2 lines"],
@@ -128,7 +128,7 @@ rows:
             ["teacher_seed", "'last'"],
         ),
         ("rows: {a: {methods: [re], settings: {1: 2}}}", ["The key 1 in settings of row 'a'"]),
-        ("seeds: [true]\nrows: {a: {methods: [re]}}", ["seeds must be"]),
+        ("seeds: [true]\nrows: {a: {methods: [re]}}", ["a seed must be"]),
         ("seeds: many\nrows: {a: {methods: [re]}}", ["seeds must be"]),
         ("base: grid\nrows: {a: {methods: [re]}}", ["its own base"]),
         ("rows: {a: [", ["not valid YAML"]),
