@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from rekd_edge.errors import FailureError, InterruptedWorkError, RekdEdgeError
 from rekd_edge.terminal import in_one_line
 
-__all__ = ["goes_on", "import_path", "isolated_imports", "python_command", "run_command"]
+__all__ = ["goes_on", "import_path", "is_full_disk", "isolated_imports", "python_command", "run_command"]
 
 NO_SPACE = "There is no space left on the device; free some"
 NO_MEMORY = "There is not enough memory; close other programs, or give less work at a time."

@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rekd_edge.engines import EngineSettings, Task, run_tasks
+from rekd_edge.engines import EngineSettings, Task, check_engine, run_tasks
 from rekd_edge.errors import FailureError, InputError
 from rekd_edge.files import locked
 from rekd_edge.progress import say, steps
@@ -15,7 +15,7 @@ from rekd_edge.runtime.border import check_threads
 
 if TYPE_CHECKING:
     from rekd_edge.bulk.inputs import InputFile
-    from rekd_edge.bulk.pieces import Plan
+    from rekd_edge.bulk.ranges import Plan, RowRange
 
 __all__ = ["ROWS_PER_TASK", "predict_files"]
 
@@ -38,7 +38,8 @@ def predict_files(
     """Predict a Parquet file, or every one in a folder, into files of the same names under `output`.
 
     An output file has the input's columns (`input_NAME` where a name is taken; of images their path alone, if there is
-    one), the fields of the prediction, and `error`: why a row has none, null otherwise. Finished files are left as
+    one), the fields of the prediction, and `error`: why a row has none, null otherwise. Whatever happens to a row is
+    its error, also the death of the process that predicts it, and no failure of the call. Finished files are left as
     they are when the same call is made again.
 
     Args:
@@ -56,7 +57,8 @@ def predict_files(
         `seconds` and `rows_per_s`.
 
     Raises:
-        InputError: a path, a column, the bundle or the engine is not right, or outputs belong to other work.
+        InputError: a path, a column, the bundle or the engine is not right, outputs belong to other work, a folder in
+            the output is a link, or another call writes to it.
         FailureError: some files could not be predicted; the others are written.
     """
     try:
@@ -66,6 +68,7 @@ def predict_files(
         raise InputError(
             'Parquet files are read with pyarrow; install it with: pip install "rekd-edge[bulk]".'
         ) from error
+    check_engine(engine)
     check_threads(threads)
     if rows_per_task < 1:
         raise InputError(f"rows_per_task must be at least 1, not {rows_per_task}.")
@@ -87,20 +90,15 @@ def _predict(
     rows_per_task: int,
     begin: float,
 ) -> dict[str, Any]:
-    """As `predict_files`, of files that were looked at."""
-    from rekd_edge.bulk.pieces import Plan, join_pieces, predict_pieces
+    """As `predict_files`, of files that were looked at, with the output locked."""
+    from rekd_edge.bulk.ranges import Plan
 
     plan = Plan.of(files, output, rows_per_task)
-    groups = {str(group[0]): group for group in plan.groups}
-    home = {piece: name for name, group in groups.items() for piece in group}
-    tasks = [Task(name, predict_pieces, (bundle, group, threads), cpus=threads) for name, group in groups.items()]
-    for file, pieces in plan.divided.items():
-        needs = tuple(dict.fromkeys(home[piece] for piece in pieces if piece in home))
-        tasks.append(Task(f"{file.name} whole", join_pieces, (file, pieces), needs=needs))
-    errors = _run(tasks, engine, plan, begin)
+    errors = _run(plan, bundle, engine, threads, begin)
     if errors:
         raise FailureError(f"{errors[0]} What else could be predicted is kept; the same command goes on from there.")
     plan.finish()
+
     seconds = time.perf_counter() - begin
     return {
         "rows": plan.rows,
@@ -112,20 +110,61 @@ def _predict(
     }
 
 
-def _run(tasks: list[Task], engine: EngineSettings, plan: Plan, begin: float) -> list[str]:
-    """Run the tasks and show how many rows are done; gives what went wrong."""
-    if not tasks:
+def _run(plan: Plan, bundle: Path, engine: EngineSettings, threads: int, begin: float) -> list[str]:
+    """Run the tasks of a plan, and those again whose process died at a row that can be set aside.
+
+    Returns:
+        What went wrong, a sentence each.
+    """
+    if not plan.groups and not plan.divided:
         say(f"Nothing to do: all {plan.rows} rows of {len(plan.files)} files are predicted already.")
         return []
-    rows = {str(group[0]): sum(piece.rows for piece in group) for group in plan.groups}
-    predicted, errors = 0, []
-    with closing(run_tasks(tasks, engine)) as outcomes, steps("predict") as step:
+
+    groups = {str(group[0]): group for group in plan.groups}
+    joins = dict(plan.divided)
+    errors: list[str] = []
+    unjoined: list[str] = []
+    predicted = 0
+    with steps("predict") as step:
         step(plan.rows - plan.rows_to_do, plan.rows)
-        for outcome in outcomes:
-            if outcome.error is not None:
-                errors.append(outcome.error)
-            elif outcome.task.name in rows:
-                predicted += rows[outcome.task.name]
-                speed = predicted / (time.perf_counter() - begin)
-                step(plan.rows - plan.rows_to_do + predicted, plan.rows, f"rows, {speed:.0f} rows/s")
-    return errors
+        while groups or joins:
+            set_aside = {name: _rows_set_aside(group) for name, group in groups.items()}
+            again: dict[str, list[RowRange]] = {}
+            unjoined.clear()
+            with closing(run_tasks(_tasks(bundle, groups, joins, threads), engine)) as outcomes:
+                for outcome in outcomes:
+                    name = outcome.task.name
+                    if name not in groups:
+                        unjoined += [outcome.error] if outcome.error is not None else []
+                    elif outcome.lost and _rows_set_aside(groups[name]) > set_aside[name]:
+                        again[name] = groups[name]
+                    elif outcome.error is not None:
+                        errors.append(f"{name}: {outcome.error}")
+                    else:
+                        errors += outcome.value
+                        predicted += sum(part.rows for part in groups[name])
+                        speed = predicted / (time.perf_counter() - begin)
+                        step(plan.rows - plan.rows_to_do + predicted, plan.rows, f"rows, {speed:.0f} rows/s")
+            groups = again
+            joins = {file: parts for file, parts in joins.items() if again and not file.target.exists()}
+    return errors + unjoined
+
+
+def _rows_set_aside(group: list[RowRange]) -> int:
+    from rekd_edge.bulk.crashes import fatal_rows
+
+    return sum(len(fatal_rows(part.crash_record)) for part in group)
+
+
+def _tasks(
+    bundle: Path, groups: dict[str, list[RowRange]], joins: dict[InputFile, list[RowRange]], threads: int
+) -> list[Task]:
+    """One task for each group, and one to join each file after the groups that hold a range of it."""
+    from rekd_edge.bulk.ranges import join_ranges, predict_ranges
+
+    home = {part: name for name, group in groups.items() for part in group}
+    tasks = [Task(name, predict_ranges, (bundle, group, threads), cpus=threads) for name, group in groups.items()]
+    for file, parts in joins.items():
+        needs = tuple(dict.fromkeys(home[part] for part in parts if part in home))
+        tasks.append(Task(f"{file.name} whole", join_ranges, (file, parts), needs=needs))
+    return tasks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from rekd_edge.runtime.bundle import Manifest
     from rekd_edge.runtime.rationalizer import Prediction, Rationalizer
 
-__all__ = ["output_fields", "predict_batch"]
+__all__ = ["ERROR", "failed_batch", "output_fields", "predict_batch"]
 
 ERROR = "error"
 SPANS = pa.list_(pa.struct([("start", pa.int32()), ("end", pa.int32()), ("text", pa.string())]))
@@ -55,17 +56,33 @@ def predict_batch(
     """
     kind = "text" if rationalizer.manifest.text else "image"
     inputs = [_image(value, folder) if kind == "image" else value for value in _values(batch.column(column))]
-    whole = [value for value in inputs if value is not None and not isinstance(value, RekdEdgeError)]
-    answers = iter(_predict(rationalizer, whole))
-    missing = InputError(f"The {kind} is missing (null).")
-    results: list[Any] = [
-        missing if value is None else value if isinstance(value, RekdEdgeError) else next(answers) for value in inputs
-    ]
+    given = [value for value in inputs if value is not None and not isinstance(value, _Failed)]
+    answers = iter(_predict(rationalizer, given))
+    missing = _Failed(f"The {kind} is missing (null).")
+    results = [missing if value is None else value if isinstance(value, _Failed) else next(answers) for value in inputs]
+    return _with_results(batch, column, schema, results)
+
+
+def failed_batch(batch: pa.RecordBatch, column: str, schema: pa.Schema, reason: str) -> pa.RecordBatch:
+    """Rows that are not predicted, all for one reason."""
+    return _with_results(batch, column, schema, [_Failed(reason)] * len(batch))
+
+
+@dataclass(frozen=True)
+class _Failed:
+    """A row without a prediction."""
+
+    reason: str
+
+
+def _with_results(
+    batch: pa.RecordBatch, column: str, schema: pa.Schema, results: list[Prediction | _Failed]
+) -> pa.RecordBatch:
     columns = [_kept_values(batch, column, name) for name in _kept(batch.schema, column)]
     for field in list(schema)[len(columns) : -1]:
-        values = [None if isinstance(row, RekdEdgeError) else getattr(row, field.name) for row in results]
+        values = [None if isinstance(row, _Failed) else getattr(row, field.name) for row in results]
         columns.append(pa.array(values, field.type))
-    columns.append(pa.array([str(row) if isinstance(row, RekdEdgeError) else None for row in results], pa.string()))
+    columns.append(pa.array([row.reason if isinstance(row, _Failed) else None for row in results], pa.string()))
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
@@ -119,7 +136,7 @@ def _value(scalar: pa.Scalar) -> Any:
     try:
         return scalar.as_py()
     except UnicodeDecodeError:
-        return InputError("The text is not valid UTF-8.")
+        return _Failed("The text is not valid UTF-8.")
 
 
 def _image(value: Any, folder: Path) -> Any:
@@ -129,12 +146,23 @@ def _image(value: Any, folder: Path) -> Any:
     return str(folder / value) if isinstance(value, str) else value
 
 
-def _predict(rationalizer: Rationalizer, inputs: list[Any]) -> list[Prediction | RekdEdgeError]:
-    """Predictions, or why there is none: a batch that fails is halved until the row is alone that failed it."""
+def _predict(rationalizer: Rationalizer, inputs: list[Any]) -> list[Prediction | _Failed]:
+    """Predictions, or why there is none: a batch that fails, however it does, is halved until the row that failed it is
+    alone.
+    """
     try:
         return list(rationalizer(inputs))
-    except RekdEdgeError as error:
+    except Exception as error:
         if len(inputs) < 2:
-            return [error for _ in inputs]
+            return [_Failed(_reason(error)) for _ in inputs]
     middle = len(inputs) // 2
     return _predict(rationalizer, inputs[:middle]) + _predict(rationalizer, inputs[middle:])
+
+
+def _reason(error: Exception) -> str:
+    """What the error column says."""
+    if isinstance(error, RekdEdgeError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return "There is not enough memory for it."
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}".rstrip(": ")

@@ -112,6 +112,7 @@ def _outcome(end: Ended) -> Outcome:
         return Outcome(
             end.task,
             error=f"Its process died {LOSSES} times ({end.loss}); where memory runs out, give it fewer workers.",
+            lost=True,
         )
     if end.report.value is None:
         if end.report.details and os.environ.get("REKD_EDGE_TRACEBACK"):

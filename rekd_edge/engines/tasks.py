@@ -53,6 +53,8 @@ class Outcome:
     """One sentence where it raised, was lost too often, or needed a task that failed."""
     details: str | None = None
     """The traceback of an error that has no sentence of its own."""
+    lost: bool = False
+    """Whether the error is that its process died too often."""
 
 
 @dataclass(frozen=True)

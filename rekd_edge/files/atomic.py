@@ -35,7 +35,7 @@ def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
         path: of the file.
         durable: wait until the content is on the disk; not needed for what nobody reads after a crash.
     """
-    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    unfinished = path.with_name(f".{path.name.removeprefix('.')}.{secrets.token_hex(8)}.tmp")
     create_file(unfinished).close()
     try:
         yield unfinished
