@@ -148,7 +148,11 @@ def _drop_unusable_sizes() -> None:
 
 
 def _quieten_libraries() -> None:
-    """Keep standard error to our own sentences: no log of retries, and progress bars on a terminal alone."""
+    """Keep standard error to our own sentences: no log of retries, and progress bars on a terminal alone.
+
+    ONNX Runtime's telemetry is off, which would write a file into the folder for temporary files.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     os.environ.setdefault("DATASETS_VERBOSITY", "critical")
     if not sys.stderr.isatty():

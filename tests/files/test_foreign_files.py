@@ -131,6 +131,8 @@ def verbs(root: Path, bundle: Path) -> list[list[str]]:
         ["evaluate", student, *measured, "--split", "val"],
         ["evaluate", str(work / "bundle"), *measured],
         ["demo", "--output", str(work / "demo")],
+        ["sign", "--new-key", str(work / "key.pem")],
+        ["sign", str(work / "bundle"), "--key", str(work / "key.pem")],
         *device_verbs(root, bundle),
     ]
 
@@ -142,6 +144,7 @@ def device_verbs(root: Path, bundle: Path) -> list[list[str]]:
         ["predict", str(bundle), "--input", str(root / "in.parquet"), "--output", str(root / "work" / "rows")],
         ["bench", str(bundle), "--repeats", "2"],
         ["inspect", str(bundle)],
+        ["verify", str(bundle)],
     ]
 
 
@@ -216,7 +219,7 @@ def test_device_verbs_import_and_write_nothing_foreign(int8_bundle: Path, tmp_pa
     shutil.copytree(int8_bundle, here)
     found = walk(tmp_path, device_verbs(tmp_path, here), here)
     assert found.imported == ""
-    assert found.statuses == [0, 0, 0, 0], found.err
+    assert found.statuses == [0] * 5, found.err
     assert elsewhere(found, ["rows"]) == []
     assert [path.name for path in (tmp_path / "work").iterdir()] == ["rows"]
 
@@ -236,7 +239,7 @@ def test_no_verb_imports_what_lies_about(walked: Walk) -> None:
 
 @pytest.mark.slow
 def test_no_verb_writes_elsewhere(walked: Walk) -> None:
-    outputs = ["teacher", "student", "bundle", "sweep", "demo", "rows"]
+    outputs = ["teacher", "student", "bundle", "sweep", "demo", "rows", "key.pem", "key.pem.pub"]
     assert [str(path) for path in elsewhere(walked, outputs)] == []
     assert {path.name for path in (walked.root / "work").iterdir()} == {*outputs, "teacher-targets"}
     assert [path.name for path in (walked.root / "temporary").iterdir()] == []
