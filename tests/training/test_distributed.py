@@ -53,7 +53,8 @@ RUNS: dict[str, dict[str, Any]] = {
     "image": {**IMAGE, "method": "re", "control": None},
 }
 REFUSED = {**TEXT, "method": "cls", "batch_size": 15}
-COMMAND = {**TEXT, "epochs": 1, "data.train_limit": 32}
+COMMAND = {key: value for key, value in TEXT.items() if key != "temperature_refresh"}  # of no effect on cls
+COMMAND |= {"epochs": 1, "data.train_limit": 32}
 TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 ACCELERATE = (
     *("accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"),
