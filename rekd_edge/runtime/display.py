@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
+import io
 import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from rich.style import Style
 from rich.text import Text
 
 from rekd_edge.errors import FailureError, InputError
+from rekd_edge.files import replacing, write_text
 from rekd_edge.runtime.image import load_image
 from rekd_edge.runtime.prediction import ImagePrediction, TextPrediction
 from rekd_edge.terminal import printable
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from rekd_edge.runtime.image import ImageSource
 
-__all__ = ["rationale_png", "render_image", "render_text", "show"]
+__all__ = ["rationale_png", "rationale_svg", "render_image", "render_text", "show"]
 
 HIGHLIGHT = Style(bold=True, color="black", bgcolor="yellow")
 TERMINAL_PIXELS = 48  # width of a drawn image in character cells, at most (unless it has more patches)
@@ -33,6 +33,31 @@ OTHERS_SHOWN = 5  # labels that were not chosen
 PNG_PIXELS = 224  # a smaller image is enlarged to this, so that its patches can be seen
 DIMMED = 0.3  # brightness of what was not selected
 TINT, TINTED = (255, 140, 0), 0.35  # what was selected, so that dark patches show too
+
+SVG_COLUMNS = 90
+SVG_FORMAT = """\
+<svg viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">
+<style>
+.{unique_id}-matrix {{ font-family: monospace; font-size: {char_height}px; line-height: {line_height}px; }}
+.{unique_id}-title {{ font-size: 18px; font-weight: bold; font-family: sans-serif; }}
+{styles}
+</style>
+<defs>
+<clipPath id="{unique_id}-clip-terminal">
+<rect x="0" y="0" width="{terminal_width}" height="{terminal_height}" />
+</clipPath>
+{lines}
+</defs>
+{chrome}
+<g transform="translate({terminal_x}, {terminal_y})" clip-path="url(#{unique_id}-clip-terminal)">
+{backgrounds}
+<g class="{unique_id}-matrix">
+{matrix}
+</g>
+</g>
+</svg>
+"""
+"""Rich's own format without the fonts that it loads from elsewhere."""
 
 
 def render_text(text: str, prediction: TextPrediction) -> RenderableType:
@@ -107,18 +132,34 @@ def rationale_png(image: ImageSource, prediction: ImagePrediction, path: str | o
     mask = np.array(prediction.mask, dtype=bool)
     picture = _enlarged(load_image(image), mask.shape, prediction.patch_size)
     pixels = _highlighted(picture, mask)
-    temporary = ""
+
     try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{destination.name}.", dir=destination.parent)
-        with os.fdopen(handle, "wb") as file:
-            _image_from(pixels).save(file, format="PNG")
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, destination)
+        with replacing(destination) as unfinished:
+            _image_from(pixels).save(unfinished, format="PNG")
     except OSError as error:
         raise FailureError(f"{destination} could not be written ({error.strerror or error}).") from error
-    finally:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
+
+
+def rationale_svg(text: str, prediction: TextPrediction, path: str | os.PathLike[str]) -> None:
+    """Write the text with its rationale highlighted as an SVG; whole or not at all.
+
+    Raises:
+        InputError: the folder of `path` does not exist.
+        FailureError: the file cannot be written.
+    """
+    destination = Path(path)
+    if not destination.parent.is_dir() or destination.is_dir():
+        raise InputError(f"{destination} cannot be a file; give the path of an SVG in a folder that exists.")
+    recorder = Console(
+        record=True, width=SVG_COLUMNS, file=io.StringIO(), force_terminal=True, color_system="truecolor"
+    )
+    recorder.print(render_text(text, prediction))
+    picture = recorder.export_svg(title="rekd-edge predict", code_format=SVG_FORMAT)
+
+    try:
+        write_text(destination, picture)
+    except OSError as error:
+        raise FailureError(f"{destination} could not be written ({error.strerror or error}).") from error
 
 
 def _headline(prediction: TextPrediction | ImagePrediction, selected: str) -> Text:

@@ -54,9 +54,9 @@ def test_of_many_processes_each_machines_first_speaks(start: Callable[..., subpr
 def test_ctrl_c_ends_with_130(start: Callable[..., subprocess.Popen[bytes]], int8_bundle: Path) -> None:
     process = start("predict", int8_bundle, "-", "--json")
     assert process.stdin is not None
-    process.stdin.write(b"a superb scene\n" * cli.PREDICT_CHUNK)
+    process.stdin.write(b"a superb scene\n" * cli.predict.PREDICT_CHUNK)
     process.stdin.flush()
-    assert all(json.loads(line)["label"] for line in read_lines(process, cli.PREDICT_CHUNK))
+    assert all(json.loads(line)["label"] for line in read_lines(process, cli.predict.PREDICT_CHUNK))
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=60) == 130  # before its input ends, which would end it too
     assert process.communicate() == (b"", b"rekd-edge: Interrupted.\n")
@@ -66,11 +66,11 @@ def test_a_reader_that_leaves_is_no_failure(start: Callable[..., subprocess.Pope
     process = start("predict", int8_bundle, "-", "--json")
     assert process.stdin is not None
     assert process.stdout is not None
-    process.stdin.write(b"a superb scene\n" * cli.PREDICT_CHUNK)
+    process.stdin.write(b"a superb scene\n" * cli.predict.PREDICT_CHUNK)
     process.stdin.flush()
     read_lines(process, 1)
     process.stdout.close()
-    process.stdin.write(b"a superb scene\n" * cli.PREDICT_CHUNK)
+    process.stdin.write(b"a superb scene\n" * cli.predict.PREDICT_CHUNK)
     process.stdin.close()
     assert process.stderr is not None
     assert process.stderr.read() == b""

@@ -93,6 +93,6 @@ def test_an_interrupted_training_can_be_resumed(
 def test_traceback_is_shown_on_demand(run: Callable[..., Outcome], int8_bundle: Path, monkeypatch: Any) -> None:
     monkeypatch.setenv("REKD_EDGE_TRACEBACK", "1")
     monkeypatch.setattr(sys, "argv", ["rekd-edge", "predict", str(int8_bundle), "good"])
-    monkeypatch.setattr(cli, "_show", lambda *_: 1 / 0)
+    monkeypatch.setattr("rekd_edge.cli.predict.show_prediction", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         cli.main()

@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from rich.console import Console, RenderableType
 
 from rekd_edge.errors import FailureError, InputError
-from rekd_edge.runtime.display import rationale_png, render_image, render_text, show
+from rekd_edge.runtime.display import rationale_png, rationale_svg, render_image, render_text, show
 from rekd_edge.runtime.prediction import ImagePrediction, TextPrediction
 
 
@@ -132,3 +133,18 @@ def test_without_colours_the_rationale_is_spelled_out() -> None:
     written = console.file.getvalue()
     assert "rationale: dull" in written
     assert written.endswith(".#\n..\n..\n")
+
+
+def test_an_svg_holds_the_text_and_loads_nothing(tmp_path: Path) -> None:
+    text = "a <fine> film & more"
+    rationale_svg(text, prediction(text, [(2, 8)]), tmp_path / "text.svg")
+
+    words = "".join(ElementTree.parse(tmp_path / "text.svg").getroot().itertext()).replace("\xa0", " ")
+    assert "<fine>" in words
+    assert "film & more" in words
+    assert "url(http" not in (tmp_path / "text.svg").read_text()
+
+
+def test_an_svg_without_a_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be a file"):
+        rationale_svg("a", prediction("a", []), tmp_path / "gone" / "text.svg")

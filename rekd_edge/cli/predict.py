@@ -1,0 +1,137 @@
+"""`rekd-edge predict`: texts and images one by one, or whole Parquet files."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Annotated, Any, BinaryIO
+
+import typer
+
+from rekd_edge.cli.application import app
+from rekd_edge.cli.options import BundlePath, Engine, JsonFlag, TrustedKeys
+from rekd_edge.cli.printing import print_json, show_prediction
+from rekd_edge.engines import EngineSettings
+from rekd_edge.errors import InputError
+from rekd_edge.process import goes_on
+
+PREDICT_CHUNK = 64
+LONGEST_LINE = 2**24  # bytes of a text on standard input
+
+
+@app.command()
+def predict(
+    bundle: BundlePath,
+    inputs: Annotated[list[str] | None, typer.Argument(metavar="INPUT", help="Texts, image files, or '-'.")] = None,
+    png: Annotated[Path | None, typer.Option(help="Write the image with its rationale (one image).")] = None,
+    svg: Annotated[Path | None, typer.Option(help="Write the text with its rationale as a picture (one text).")] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--input", metavar="PATH", help="Predict a Parquet file, or a folder of them.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where their results go.")] = None,
+    text_column: Annotated[str | None, typer.Option(help="Their texts; found by its name if not given.")] = None,
+    image_column: Annotated[str | None, typer.Option(help="Their images; likewise.")] = None,
+    engine: Annotated[Engine, typer.Option(help="Where they are predicted.")] = Engine.LOCAL,
+    workers: Annotated[int | None, typer.Option(help="Processes; as many as there are processors by default.")] = None,
+    address: Annotated[str | None, typer.Option(help="A Ray cluster; this machine by default.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads of each worker; 1 by default.")] = None,
+    trusted_key: TrustedKeys = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Label texts or images and show the words or patches that the label rests on."""
+    if folder is not None:
+        if inputs or png is not None or svg is not None or output is None:
+            raise InputError(
+                "--input takes --output FOLDER for the results, and neither INPUT nor --png or --svg beside it."
+            )
+        if trusted_key:
+            from rekd_edge.runtime.bundle import Manifest
+
+            Manifest.load(bundle, trusted_keys=trusted_key)
+        settings = EngineSettings(engine.value, workers, address)
+        columns = {"text_column": text_column, "image_column": image_column}
+        _predict_files(bundle, folder, output, settings, as_json, **columns, threads=1 if threads is None else threads)
+        return
+    bulk = {
+        "--output": output,
+        "--text-column": text_column,
+        "--image-column": image_column,
+        "--workers": workers,
+        "--address": address,
+        "--engine": None if engine is Engine.LOCAL else engine,
+    }
+    if idle := next((name for name, value in bulk.items() if value is not None), None):
+        raise InputError(f"{idle} goes with --input, a Parquet file or a folder of them; give that too.")
+    if not inputs:
+        raise InputError(
+            "Nothing to predict: give texts or image files, or '-' for one text per line on standard input."
+        )
+    from rekd_edge.runtime import Rationalizer
+
+    rationalizer = Rationalizer.load(bundle, threads=threads, trusted_keys=trusted_key)
+    if png is not None and (rationalizer.manifest.image is None or len(inputs) != 1):
+        raise InputError("--png draws the rationale of one image; give one image file and an image bundle.")
+    if svg is not None and (rationalizer.manifest.image is not None or len(inputs) != 1):
+        raise InputError("--svg draws the rationale of one text; give one text and a text bundle.")
+    rows = chain.from_iterable(_lines(sys.stdin.buffer) if given == "-" else [given] for given in inputs)
+    for chunk in _chunks(rows):
+        for source, prediction in zip(chunk, rationalizer(chunk), strict=True):
+            if png is not None:
+                from rekd_edge.runtime.display import rationale_png
+
+                rationale_png(source, prediction, png)
+            if svg is not None:
+                from rekd_edge.runtime.display import rationale_svg
+
+                rationale_svg(source, prediction, svg)
+            if as_json:
+                print(json.dumps(prediction.to_dict()), flush=True)
+            else:
+                show_prediction(source, prediction)
+
+
+def _predict_files(
+    bundle: Path, source: Path, output: Path, engine: EngineSettings, as_json: bool, **options: Any
+) -> None:
+    """Predict Parquet files, and say how many rows and how fast."""
+    from rekd_edge.bulk import predict_files
+
+    with goes_on("the same command"):
+        report = predict_files(bundle, source, output, engine, **options)
+    if as_json:
+        print_json(report)
+    else:
+        now = f"; {report['predicted']} predicted now, {report['rows_per_s']:.0f} rows/s" if report["predicted"] else ""
+        print(f"{report['rows']} rows in {report['files']} files, {report['errors']} without a prediction{now}")
+
+
+def _chunks(inputs: Iterable[str]) -> Iterator[list[str]]:
+    """What is predicted together: `PREDICT_CHUNK` inputs, or fewer that are as long as the longest line."""
+    chunk: list[str] = []
+    characters = 0
+    for given in inputs:
+        chunk.append(given)
+        characters += len(given)
+        if len(chunk) == PREDICT_CHUNK or characters >= LONGEST_LINE:
+            yield chunk
+            chunk, characters = [], 0
+    if chunk:
+        yield chunk
+
+
+def _lines(stream: BinaryIO) -> Iterator[str]:
+    """UTF-8 lines, whatever the locale; bytes that are none are replaced, and a byte order mark is no text.
+
+    Raises:
+        InputError: a line is longer than `LONGEST_LINE`.
+    """
+    number = 0
+    while line := stream.readline(LONGEST_LINE + 1):
+        number += 1
+        if len(line) > LONGEST_LINE:
+            raise InputError(f"Line {number} of standard input has more than {LONGEST_LINE} bytes; give it in parts.")
+        text = line.decode("utf-8", errors="replace").rstrip("\r\n")
+        yield text.removeprefix("\ufeff") if number == 1 else text
