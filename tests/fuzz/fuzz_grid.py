@@ -7,6 +7,7 @@ Any bytes are a grid whose runs can be listed, or raise `InputError`.
 
 from __future__ import annotations
 
+import shutil
 import sys
 import tempfile
 from contextlib import suppress
@@ -35,7 +36,9 @@ def main() -> None:
         dictionary = Path(folder) / "words"
         words = [*grids._GRID_KEYS, *grids._ROW_KEYS, *all_keys(), "planted", "cls", "re", "rekd", "plmr"]
         dictionary.write_text("".join(f'"{word}"\n' for word in sorted(set(words))))
-        atheris.Setup([*sys.argv, str(GRIDS), f"-dict={dictionary}"], read_one)
+        seeds = Path(folder) / "seeds"  # libFuzzer writes into the first folder that it is given
+        shutil.copytree(GRIDS, seeds, ignore=shutil.ignore_patterns("__*"))
+        atheris.Setup([*sys.argv, str(seeds), f"-dict={dictionary}"], read_one)
         atheris.Fuzz()
 
 

@@ -8,6 +8,7 @@ Any bytes are the settings of a run, which come back from what is saved of them,
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import tempfile
 from contextlib import suppress
@@ -37,7 +38,9 @@ def main() -> None:
         dictionary = Path(folder) / "words"
         names = {name for key in all_keys() for name in (key, key.rpartition(".")[2])}
         dictionary.write_text("".join(f'"{name}: "\n' for name in sorted(names)))
-        atheris.Setup([*sys.argv, str(RECIPES), f"-dict={dictionary}"], read_one)
+        seeds = Path(folder) / "seeds"  # libFuzzer writes into the first folder that it is given
+        shutil.copytree(RECIPES, seeds, ignore=shutil.ignore_patterns("__*"))
+        atheris.Setup([*sys.argv, str(seeds), f"-dict={dictionary}"], read_one)
         atheris.Fuzz()
 
 

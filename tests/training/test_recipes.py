@@ -23,6 +23,12 @@ def test_recipes_are_shipped() -> None:
     assert {"planted", "digits"} <= set(shipped_recipes())
 
 
+def test_the_folders_of_recipes_and_grids_hold_nothing_else() -> None:
+    package = Path(__file__).parents[2] / "rekd_edge"
+    for folder in (package / "training" / "recipes", package / "sweep" / "grids"):
+        assert {path.suffix for path in folder.iterdir() if path.is_file()} <= {".yaml", ".py"}
+
+
 def test_overrides_win_over_the_recipe(tmp_path: Path) -> None:
     recipe = tmp_path / "mine.yaml"
     recipe.write_text("data: {spec: imdb, max_length: 64}\nalpha: 0.5\nepochs: 3\n")
