@@ -35,3 +35,8 @@ def test_temperature_changes_only_when_it_is_refreshed(refresh: int) -> None:
 
 def test_temperature_of_a_run_without_steps_is_the_first() -> None:
     assert temperature_at(0, 0, 5.0, 0.1) == 5.0
+
+
+def test_a_run_of_one_step_goes_all_the_way() -> None:
+    assert temperature_at(0, 1, 5.0, 0.1, refresh=1) == 5.0
+    assert temperature_at(1, 1, 5.0, 0.1, refresh=1) == pytest.approx(0.1)

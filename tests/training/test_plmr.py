@@ -1,4 +1,4 @@
-"""How `plmr` chooses its split, what it refuses, and whole runs of it."""
+"""What `plmr` refuses, its calibration, and whole runs of it."""
 
 from __future__ import annotations
 
@@ -27,12 +27,9 @@ from rekd_edge.training.configuration import TrainingConfig, load_config
 from rekd_edge.training.inference import batches, predict
 from rekd_edge.training.objectives import Moment
 from rekd_edge.training.objectives.plmr import (
-    choose_split,
-    homogeneity,
-    mean_similarity,
     prepare,
 )
-from rekd_edge.training.preparation import build_model, load_encoder, model_config, prepare_preprocessing
+from rekd_edge.training.preparation import build_model, model_config, prepare_preprocessing
 from rekd_edge.training.run import train
 
 MOMENT = Moment(temperature=2.0, progress=0.5)
@@ -101,43 +98,6 @@ def begun(config: TrainingConfig) -> tuple[PLMRModel, TrainingConfig, Any, Any]:
     model = build_model(config, facts, preprocessing.tokenizer)
     assert isinstance(model, PLMRModel)
     return model, config, preprocessing, data
-
-
-@pytest.mark.parametrize(
-    ("homogeneities", "split"),
-    [
-        ([0.1, 0.12, 0.2, 0.3, 0.6, 0.8, 0.9], 3),  # 0.5 is passed after layer 4
-        ([0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 0.2], 3),  # what the last layer undoes does not count
-        ([0.9, 0.2, 0.1, 0.2, 0.3, 0.8, 0.9], 4),  # from the most different ones on
-        ([0.1, 0.9, 0.9, 0.9], 2),  # at least 2 select
-        ([0.5, 0.1, 0.1, 0.1, 0.4], 3),  # at least 1 decides
-        ([0.9, 0.7, 0.5, 0.4, 0.3, 0.2, 0.1], 3),  # never alike again: half
-        ([0.31, 0.3, 0.3, 0.3, 0.3, 0.3, 0.29], 3),  # nothing to tell: half
-        ([0.3, 0.3, 0.3, 0.3], 2),
-    ],
-)
-def test_the_generator_ends_before_features_become_alike(homogeneities: list[float], split: int) -> None:
-    assert choose_split(np.array(homogeneities)) == split
-
-
-@given(st.lists(st.integers(-100, 100), min_size=4, max_size=25))
-def test_any_homogeneities_give_a_possible_split(hundredths: list[int]) -> None:
-    assert 2 <= choose_split(np.array(hundredths) / 100) <= len(hundredths) - 2
-
-
-def test_homogeneity_is_the_mean_cosine_of_different_features(configured: Callable[..., TrainingConfig]) -> None:
-    random = np.random.default_rng(0)
-    states = random.normal(size=(6, 8))
-    unit = states / np.linalg.norm(states, axis=1, keepdims=True)
-    pairs = [unit[i] @ unit[j] for i in range(6) for j in range(6) if i != j]
-    assert mean_similarity(torch.from_numpy(states)) == pytest.approx(np.mean(pairs))
-    assert mean_similarity(torch.ones(3, 4)) == pytest.approx(1.0)
-    for task in ("text", "image"):
-        _, config, preprocessing, data = begun(configured(task))
-        found = homogeneity(load_encoder(config.backbone, None, preprocessing), data, preprocessing)
-        assert found.shape == (6,)
-        assert ((found > -1) & (found < 1)).all()
-        assert np.ptp(found) > 0
 
 
 def test_a_missing_split_is_chosen_and_recorded(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from rekd_edge.modeling.rtp import RTPOutput, RTPSelection
 from rekd_edge.training.configuration import TrainingConfig
+from rekd_edge.training.inference import Predictions
 from rekd_edge.training.objectives import Context, Moment, Terms, rtp
 
 Floats = NDArray[np.float64]
@@ -143,6 +144,7 @@ class Scene:
             complement_logits=self.complement,
         )
         self.feature, self.settings = feature, settings
+        self.taught: dict[str, torch.Tensor] = {}
 
     def terms(self, progress: float, **changes: Any) -> Terms:
         """Terms of the objective after a share of four epochs, of which two are warm-up."""
@@ -156,8 +158,8 @@ class Scene:
                 return RTPOutput(self.logits, self.feature, torch.zeros(3, 6), selection=self.output.selection)
             return self.output
 
-        batch = {"input_ids": torch.zeros(3, 6), "labels": self.labels}
-        return rtp.objective(model, batch, Moment(1.0, progress), context)  # type: ignore[arg-type]
+        batch = {"input_ids": torch.zeros(3, 6), "labels": self.labels, **self.taught}
+        return rtp.objective(model, batch, Moment(1.7, progress), context)  # type: ignore[arg-type]
 
 
 def test_the_loss_is_the_published_weighted_sum() -> None:
@@ -227,3 +229,33 @@ def test_the_model_is_told_whether_its_copys_class_head_learns(freeze: bool) -> 
     scene = Scene(freeze_class_head=freeze)
     scene.terms(1.0)
     assert scene.asked["freeze_class_head"] is freeze
+
+
+@pytest.mark.parametrize("progress", [0.2, 1.0])
+def test_a_teacher_is_followed_by_the_mask_of_the_label_from_the_first_epoch(progress: float) -> None:
+    scene, random = Scene(), torch.Generator().manual_seed(1)
+    own = scene.terms(progress, alpha=0.3, lambda_r=0.5)["loss"].item()
+    z, q = torch.randn(3, 6, 1, 2, generator=random), torch.randn(3, 1, 3, generator=random)
+    scene.taught = {"teacher_selection_logits": z, "teacher_logits": q, "teacher_mask": torch.ones(3, 6, 1)}
+    terms = scene.terms(progress, alpha=0.3, lambda_r=0.5)
+    assert scene.asked.get("fixed_masks", False) is False
+
+    mask = 1 / (1 + np.exp(-scene.evidence.detach().numpy()))[np.arange(3), :, scene.labels]
+    student, theirs = np.stack([1 - mask, mask], axis=-1), np.exp(z[:, :, 0].double().numpy())
+    theirs /= theirs.sum(axis=-1, keepdims=True)
+    rationale = ((theirs * np.log(theirs / student)).sum(axis=-1) * scene.feature.numpy()).sum(axis=1).mean()
+    labels, ours = (np.exp(each.detach().double().numpy() / 1.7) for each in (q[:, 0], scene.logits))
+    labels, ours = labels / labels.sum(axis=1, keepdims=True), ours / ours.sum(axis=1, keepdims=True)
+    prediction = (labels * np.log(labels / ours)).sum(axis=1).mean()
+    expected = 0.3 * own + 0.7 * (0.5 * rationale + 1.7**2 * prediction)
+    assert terms["loss"].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_dev_loss_adds_what_the_rationale_alone_is_worth() -> None:
+    logits, labels = drawn_logits(4, 3, 0)
+    found = Predictions(np.zeros((4, 3)), [], [], labels, rationale_logits=logits)
+    softmax = [np.exp(row) / np.exp(row).sum() for row in logits]
+    expected = np.mean([-np.log(row[label]) for row, label in zip(softmax, labels, strict=True)])
+    config = TrainingConfig(method="rtp", epochs=4).resolved("text")
+    terms = rtp.dev_terms(found, Context(config, "text", ("a", "b", "c")))
+    assert terms == {"rationale_loss": pytest.approx(expected)}
