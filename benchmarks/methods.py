@@ -4,9 +4,9 @@
     python benchmarks/methods.py imdb --data FOLDER --backbone FOLDER --seeds 3
 
 One RE teacher, and students of one size: CLS, RE, REKD and its ablations, PLMR with and without teacher, RTP, and
-students of other architectures. Students of one seed whose predictors are alike share their random-mask control, and
-with it their warm start. Runs are kept in `--work` and resumed from there; accuracy is on the test split, latency that
-of the first seed's bundles, all in turn on the same inputs.
+students of other architectures. Students of one seed whose predictors and steps are alike share their random-mask
+controls, and with them their warm start. Runs are kept in `--work` and resumed from there; accuracy is on the test
+split, latency that of the first seed's bundles, all in turn on the same inputs.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ from rekd_edge.evaluate import evaluate
 from rekd_edge.export import export_bundle
 from rekd_edge.modeling import RationaleModel
 from rekd_edge.progress import say
+from rekd_edge.runs import RunFolder
 from rekd_edge.training.configuration import TrainingConfig, load_config
+from rekd_edge.training.control import counting_control
 from rekd_edge.training.display import TrainingDisplay
 from rekd_edge.training.run import train
 
@@ -186,7 +188,8 @@ def students(
             control = folder_name(variant.control, seed)
             changes: dict[str, Any] = {"layers": layers, "generator_layers": generator_layers, **variant.changes}
             changes["teacher"] = str(teacher) if variant.distils else None
-            changes["control"] = "train" if name == variant.control else str(work / control)
+            own = name == variant.control or "epochs" in variant.changes  # a control takes as many steps as its run
+            changes["control"] = "train" if own else str(work / control)
             if variant.method == "cls" and recipe.warm_start:  # what a warm start costs the others in epochs
                 changes |= {"epochs": 2 * (recipe.epochs or 1), "control": None}
             if variant.family:
@@ -253,10 +256,11 @@ def finished(config: TrainingConfig, folder: Path, role: str, variant: str, test
 
 def control_accuracy(config: TrainingConfig, folder: Path, data: DataSettings) -> float:
     """Accuracy of a run's control on the test split; measured once for all runs that share it."""
-    control = (folder if config.control == "train" else Path(config.control or "")) / "control"
-    stored = control / "test.json"
+    control = counting_control(RunFolder(folder))
+    assert control is not None
+    stored = control.path / "test.json"
     if not stored.is_file():
-        stored.write_text(json.dumps(evaluate(control, config.spec, data)))
+        stored.write_text(json.dumps(evaluate(control.path, config.spec, data)))
     return json.loads(stored.read_text())["accuracy"]
 
 

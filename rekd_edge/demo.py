@@ -18,10 +18,12 @@ from rekd_edge.evaluate import evaluate
 from rekd_edge.export import export_bundle
 from rekd_edge.files import built_in_place
 from rekd_edge.progress import SafeConsole, console, say
+from rekd_edge.runs import RunFolder
 from rekd_edge.runtime import Rationalizer
 from rekd_edge.runtime.benchmark import BenchSettings, run_benchmark
 from rekd_edge.runtime.display import show
 from rekd_edge.training.configuration import TrainingConfig, load_config
+from rekd_edge.training.control import counting_control
 from rekd_edge.training.display import TrainingDisplay
 from rekd_edge.training.run import train
 
@@ -67,7 +69,7 @@ def run_demo(output: Path) -> dict[str, Any]:
 
 
 def _train_all(recipe: TrainingConfig, folder: Path) -> list[dict[str, Any]]:
-    """CLS, RE teacher, RE student and REKD student; the students share size, seed, control and warm start."""
+    """CLS, RE teacher, RE student and REKD student; the students share size, seed, controls and warm start."""
     epochs = TEACHER_EPOCHS * (recipe.epochs or 1)
     teacher = replace(recipe, method="re", layers=TEACHER_LAYERS, epochs=epochs)
     student = replace(recipe, method="re", layers=STUDENT_LAYERS)
@@ -84,9 +86,8 @@ def _train_all(recipe: TrainingConfig, folder: Path) -> list[dict[str, Any]]:
         train(config, folder / name, callbacks=partial(_display, f"{folder.name} {name}"))
         measured = evaluate(folder / name, config.spec, config.data)
         row = {"data": config.spec, "method": config.method, "role": name.partition("-")[0], **measured}
-        if config.method != "cls":
-            control = folder / ("student-re" if name == "student-rekd" else name) / "control"
-            row["random_mask_accuracy"] = evaluate(control, config.spec, config.data)["accuracy"]
+        if (control := counting_control(RunFolder(folder / name))) is not None:
+            row["random_mask_accuracy"] = evaluate(control.path, config.spec, config.data)["accuracy"]
         rows.append(row)
     return rows
 

@@ -24,13 +24,13 @@ def model_digests(run: RunFolder) -> list[str]:
         raise InputError(f"{error.filename} cannot be read; restore it or train that run again.") from error
 
 
-def source_digests(teachers: Sequence[Path], control: Path | None) -> dict[str, list[str]]:
-    """Digests of the `teacher` and the `control` that a run is trained from; empty lists where there are none.
+def source_digests(teachers: Sequence[Path], controls: Sequence[Path] = ()) -> dict[str, list[str]]:
+    """Digests of the `teacher` and the `control` runs that a run is trained from; empty lists where there are none.
 
     Raises:
         InputError: a file of theirs cannot be read.
     """
-    folders = {"teacher": teachers, "control": [] if control is None else [control]}
+    folders = {"teacher": teachers, "control": controls}
     return {
         role: [digest for path in paths for digest in model_digests(RunFolder(path))] for role, paths in folders.items()
     }

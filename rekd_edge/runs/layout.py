@@ -6,7 +6,9 @@ RUN/
     tokenizer.json            how texts become tokens; `preprocessor_config.json` for images
     training.json             settings, data, versions and the figures of every epoch
     metrics.json              figures on dev data; written last, so it marks a finished run
-    control/                  the run of the control that was trained for this one, laid out likewise
+    control/                  the control that a warm start begins from, a run laid out likewise
+    control-descent/          a control that the run is compared with, likewise
+    control-fixed/            the same
     checkpoints/              until the run is finished
         recipe.json           the settings that were asked for
         sources.json          digests of the data, the teachers and the control
@@ -75,10 +77,9 @@ class RunFolder:
         """Figures on dev data."""
         return self.path / METRICS_FILE
 
-    @property
-    def control(self) -> RunFolder:
-        """The run of the control that was trained for this run."""
-        return RunFolder(self.path / "control")
+    def control(self, name: str) -> RunFolder:
+        """One of the controls that were trained for this run."""
+        return RunFolder(self.path / name)
 
     @property
     def checkpoints(self) -> Path:

@@ -112,7 +112,8 @@ def withdraw(run: RunFolder, made: Sequence[Path]) -> None:
         run: the folder, begun.
         made: what `begin` returned.
     """
-    trained = run.control.path.is_dir() or any(run.checkpoints.glob("**/checkpoint-*"))
+    controls = any(path.is_dir() for path in run.path.glob("control*"))
+    trained = controls or any(run.checkpoints.glob("**/checkpoint-*"))
     if trained or run.is_finished:
         return
     remove_ours(run.checkpoints, CHECKPOINTS)

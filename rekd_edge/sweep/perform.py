@@ -35,7 +35,8 @@ from rekd_edge.runs import RunFolder, restate, source_digests
 from rekd_edge.runs.layout import TARGETS
 from rekd_edge.sweep.plan import Choice, Run
 from rekd_edge.training.configuration import Process, TrainingConfig
-from rekd_edge.training.run import train
+from rekd_edge.training.control import WARM, compare, controls_of, counting_control
+from rekd_edge.training.run import train, train_controls
 
 __all__ = [
     "ERROR",
@@ -109,12 +110,12 @@ class Resolver:
             run.control if control is None else str(control.folder),
             picked,
         )
-        facts = config.identity() | {
+        facts = _facts(run, config) | {
             "format": FORMAT,
             "content": data_fingerprint(config.spec, config.data),
             "encoder": backbone_fingerprint(config.backbone),
             "taught by": teacher and teacher.fingerprint,
-            "beside": control.fingerprint if control is not None else run.control,
+            "beside": control.fingerprint if control is not None else _beside(run, config),
         }
         fingerprint = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
         resolved = Resolved(config, fingerprint, self.folder / RUNS / f"{name}-{fingerprint[:8]}", picked)
@@ -136,6 +137,21 @@ class Resolver:
         """The row of a finished run."""
         resolved = self(name)
         return None if resolved is None else read_result(resolved.folder, self.plan[name].tunes)
+
+
+def _facts(run: Run, config: TrainingConfig) -> dict[str, Any]:
+    """The settings that a run's figures depend on."""
+    return {"controls": _identities(config)} if run.trains_controls else config.identity()
+
+
+def _beside(run: Run, config: TrainingConfig) -> Any:
+    """By what the controls are known that a run trains for itself; None where it has none."""
+    return _identities(config) if run.control == "train" and not run.trains_controls else None
+
+
+def _identities(config: TrainingConfig) -> list[Any]:
+    """By what the controls of a run are known."""
+    return [[control.name, control.start, control.config.identity()] for control in controls_of(config)]
 
 
 def rank_of_pick(rows: Sequence[dict[str, Any]]) -> tuple[bool, float]:
@@ -206,9 +222,12 @@ def perform(name: str, plan: dict[str, Run], folder: str) -> dict[str, Any]:
         if (row := read_result(run, plan[name].tunes)) is not None:
             return row
         _copy_twin(run)
-        _make_resumable(run, resolved.config)
+        _make_resumable(run, resolved.config, plan[name].trains_controls)
         try:
-            train(resolved.config, run, run.is_dir(), lambda stage: [_Report(run, stage)])
+            if plan[name].trains_controls:
+                train_controls(resolved.config, run, lambda stage: [_Report(run, stage)])
+            else:
+                train(resolved.config, run, run.is_dir(), lambda stage: [_Report(run, stage)])
             # left where an earlier attempt was cut off between the run's end and theirs
             shutil.rmtree(RunFolder(run).checkpoints, ignore_errors=True)
             _report(run, "test", {})
@@ -236,7 +255,7 @@ def _digest(run: Path) -> str:
 
 def _copy_twin(run: Path) -> None:
     """Take the training of a finished run over that another row has with the same settings, as tuning rows do."""
-    twins = (path for path in sorted(run.parent.glob(f"*-{_digest(run)}")) if RunFolder(path).is_finished)
+    twins = (path for path in sorted(run.parent.glob(f"*-{_digest(run)}")) if (path / RESULT).is_file())
     twin = next(twins, None)
     if twin is None or run.exists():
         return
@@ -244,8 +263,8 @@ def _copy_twin(run: Path) -> None:
         shutil.copytree(twin, staging, dirs_exist_ok=True, ignore=shutil.ignore_patterns(RESULT, ERROR, PROGRESS))
 
 
-def _make_resumable(run: Path, config: TrainingConfig) -> None:
-    """Leave of an earlier attempt what `train` can go on with.
+def _make_resumable(run: Path, config: TrainingConfig, controls_alone: bool = False) -> None:
+    """Leave of an earlier attempt what `train` or `train_controls` can go on with.
 
     The fingerprint is the same, so what is asked now differs from what was asked then in nothing that counts.
     """
@@ -253,26 +272,32 @@ def _make_resumable(run: Path, config: TrainingConfig) -> None:
         (run / name).unlink(missing_ok=True)
     folder = RunFolder(run)
     if folder.sources_file.is_file():
-        control = None if config.control in (None, "train") else Path(config.control)
-        now = source_digests([Path(config.teacher)] if config.teacher else [], control)
+        own = config.control in (None, "train")
+        controls = [] if own else [Path(config.control or "") / control.name for control in controls_of(config)]
+        now = source_digests([Path(config.teacher)] if config.teacher else [], controls)
         if not now.items() <= read_json(folder.sources_file).items():  # they were trained once more, to other weights
             shutil.rmtree(run)
 
     asked = json.loads(json.dumps(config.to_dict()))
     indifferent = {key: asked[key] for key in Process.fields_by_key()}
-    restate(folder.control, {**indifferent, "backbone": asked["backbone"]}, asked["data"]["spec"])
-    restate(folder, asked, asked["data"]["spec"])
+    for control in controls_of(config):
+        own_folder = folder.control(control.name)
+        restate(own_folder, {**indifferent, "backbone": asked["backbone"]}, asked["data"]["spec"])
+    if not controls_alone:
+        restate(folder, asked, asked["data"]["spec"])
 
 
 def measured(run: Run, resolved: Resolved) -> dict[str, Any]:
     """What a trained run is, and what it reaches on dev; unless it is there to be chosen from, on test too."""
-    config, folder = resolved.config, resolved.folder
-    facts, dev = RationaleConfig.load(folder), RunFolder(folder).read_metrics()
-    control = RunFolder(folder).control.path if config.control == "train" else Path(config.control or "")
+    config, folder = resolved.config, RunFolder(resolved.folder)
+    if run.trains_controls:
+        folder = _counting_of(folder, config)
+    facts, dev = RationaleConfig.load(folder.path), folder.read_metrics()
     beside = None
-    if facts.selects and config.control is not None and not run.tunes:
-        row = read_result(control)
-        beside = (row or evaluate(control, config.spec, config.data))["accuracy"]
+    control = None if run.trains_controls or run.tunes else counting_control(folder)
+    if control is not None:
+        shared = None if run.control in (None, "train") else read_result(control.path.parent)
+        beside = (shared or evaluate(control.path, config.spec, config.data))["accuracy"]
     return {
         **labels(run, resolved),
         "layers": facts.predictor["num_hidden_layers"],
@@ -281,13 +306,20 @@ def measured(run: Run, resolved: Resolved) -> dict[str, Any]:
         "target_ratio": facts.target_ratio,
         "seed": run.seed,
         "select_by": config.select_by,
-        **({"accuracy": None} if run.tunes else evaluate(folder, config.spec, config.data)),
+        **({"accuracy": None} if run.tunes else evaluate(folder.path, config.spec, config.data)),
         "random_mask_accuracy": beside,
         "dev_random_mask_accuracy": dev.get("random_mask_accuracy"),
         "dev_accuracy": dev["accuracy"],
         "dev_loss": dev["loss"],
         "dev_rationale_ratio": dev["rationale_ratio"],
     }
+
+
+def _counting_of(folder: RunFolder, config: TrainingConfig) -> RunFolder:
+    """Of controls alone the one that counts; where there is no comparison, the one that warm starts begin from."""
+    controls = {control.name: folder.control(control.name) for control in controls_of(config)}
+    comparison = compare(controls)
+    return controls[WARM] if comparison is None else controls[comparison.name]
 
 
 def labels(run: Run, resolved: Resolved) -> dict[str, Any]:

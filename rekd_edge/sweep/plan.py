@@ -11,10 +11,15 @@ from rekd_edge.errors import InputError
 from rekd_edge.methods import METHODS
 from rekd_edge.sweep.rows import SAME_SEED, Grid, Row, Values, Variant
 from rekd_edge.training.configuration import TrainingConfig, load_config, unused_by
+from rekd_edge.training.control import controls_of
 
 __all__ = ["CONTROL", "Choice", "Run", "closure", "expand"]
 
 CONTROL = "control"
+_STANDS_FOR = "re"
+"""The method whose controls are those of all methods with its model."""
+_OF_STEPS = frozenset(("control", "control_epochs", "predictor_epochs", "warm_start"))
+"""Settings that a control does not read, and that decide which controls there are and how long they are trained."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Run:
-    """One training of the sweep."""
+    """One training of the sweep: of a method, or of the controls that runs share."""
 
     name: str
     row: str
@@ -46,7 +51,7 @@ class Run:
     teacher: str | None = None
     """Name of a run."""
     control: str | None = None
-    """Name of a run; `train` for a control of its own, None for none."""
+    """Name of a run; `train` for controls of its own, None for none."""
     choices: tuple[Choice, ...] = ()
     tunes: bool = False
     """Whether it is a candidate of a tuning row, which is never measured on test."""
@@ -63,21 +68,26 @@ class Run:
 
         Args:
             teacher: the folder of the run that teaches.
-            control: the folder of its control, `train`, or None.
+            control: the folder of its controls, `train`, or None.
             picked: what tuning rows decided.
 
         Raises:
             InputError: they are no settings, or do not go together.
         """
-        given = {**self.settings, **picked, "teacher": teacher, "control": control}
-        config = load_config(self.recipe, {**given, "method": self.method, "seed": self.seed})
-        return config.for_control() if METHODS[self.method].is_control else config
+        places = {"teacher": teacher, "control": control}
+        method = _STANDS_FOR if self.trains_controls else self.method
+        return load_config(self.recipe, {**self.settings, **picked, **places, "method": method, "seed": self.seed})
+
+    @property
+    def trains_controls(self) -> bool:
+        """Whether it is the controls of other runs."""
+        return METHODS[self.method].is_control
 
 
 def expand(grid: Grid) -> dict[str, Run]:
     """Every run of a grid by its name, what others need before them, else seed by seed in the grid's order.
 
-    Students of one seed whose controls would be alike share one, which is a run of its own.
+    Students of one seed whose controls would be alike share them, as a run of their own.
 
     Raises:
         InputError: the settings of a run cannot be used.
@@ -129,11 +139,10 @@ class _Expansion:
         control = config.control if METHODS[method].selects else None
         if control not in (None, "train"):
             raise InputError(f"Row {row.name!r} names the control {control}; set control to train or null in a sweep.")
-        picked = {key for choice in choices for candidate, _ in choice.candidates for key, _ in candidate}
-        # a control of another shape, or of settings that are not known yet, is trained within its run
+        # controls of another shape are trained within their run
         alike = METHODS[method].model == METHODS[CONTROL].model and not config.class_ratios
-        if control == "train" and alike and picked <= unused_by(CONTROL):
-            control = self.add_control(row, method, values, settings, config, seed)
+        if control == "train" and alike:
+            control = self.add_controls(row, values, settings, choices, config, seed)
         teacher = None if variant.teacher is None else self.teacher(row, variant, values, seed)
         self.plan[name] = Run(
             name,
@@ -160,22 +169,39 @@ class _Expansion:
             self.configs[key] = load_config(self.grid.recipe, fields)
         return self.configs[key]
 
-    def add_control(
-        self, row: Row, method: str, values: Values, settings: dict[str, Any], config: TrainingConfig, seed: int
-    ) -> str:
-        """Plan the control of a run unless one like it is planned; its name."""
-        kept = {key: value for key, value in settings.items() if key not in unused_by(CONTROL)}
-        kept = {key: value for key, value in kept.items() if key.partition(".")[0] not in METHODS}
-        kept.pop("control_epochs", None)
-        kept["epochs"] = config.control_epochs or config.epochs or METHODS[method].epochs
-        key = json.dumps([seed, kept], sort_keys=True, default=str)
+    def add_controls(
+        self,
+        row: Row,
+        values: Values,
+        settings: dict[str, Any],
+        choices: tuple[Choice, ...],
+        config: TrainingConfig,
+        seed: int,
+    ) -> str | None:
+        """Plan the controls of a run unless they are planned already; their name, None where it has none."""
+        controls = controls_of(config)
+        if not controls:
+            return None
+        deciding = tuple(choice for choice in choices if any(map(_shapes_controls, dict(choice.candidates[0][0]))))
+        key = json.dumps([seed, [choice.row for choice in deciding], [each.config.to_dict() for each in controls]])
         if key not in self.controls:
-            shaping = tuple((key, value) for key, value in values if key not in unused_by(CONTROL))
+            shaping = tuple((key, value) for key, value in values if _shapes_controls(key))
             name = run_name(row.name, CONTROL, shaping, seed)
             number = 2
             while name in self.plan:
                 name, number = run_name(row.name, f"{CONTROL}{number}", shaping, seed), number + 1
-            self.plan[name] = Run(name, row.name, CONTROL, row.role, CONTROL, seed, kept, self.grid.recipe)
+            self.plan[name] = Run(
+                name,
+                row.name,
+                CONTROL,
+                row.role,
+                CONTROL,
+                seed,
+                settings,
+                self.grid.recipe,
+                control="train",
+                choices=deciding,
+            )
             self.controls[key] = name
         return self.controls[key]
 
@@ -205,6 +231,11 @@ class _Expansion:
             ]
             found.append(Choice(name, tuple(candidates)))
         return tuple(found)
+
+
+def _shapes_controls(setting: str) -> bool:
+    """Whether the controls of a run depend on a setting."""
+    return setting in _OF_STEPS or setting not in unused_by(CONTROL)
 
 
 def _absolute_places(config: TrainingConfig) -> dict[str, str]:

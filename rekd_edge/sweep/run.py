@@ -37,6 +37,7 @@ from rekd_edge.sweep.rendering import as_markdown
 from rekd_edge.sweep.rows import Grid
 from rekd_edge.sweep.table import published, summarised
 from rekd_edge.training.configuration import TrainingConfig
+from rekd_edge.training.control import controls_of
 from rekd_edge.versions import processor, versions
 
 __all__ = ["command_of", "describe", "run_sweep"]
@@ -195,6 +196,8 @@ class _Sweep:
     def _cost(self, name: str) -> float:
         """Epochs, twice where a generator is trained beside the predictor."""
         config, method = self._config(name), METHODS[self.plan[name].method]
+        if self.plan[name].trains_controls:
+            return float(sum(control.config.epochs or 0 for control in controls_of(config)))
         return float((config.epochs or method.epochs) * (2 if method.selects else 1))
 
     def write(self, pictures: bool = False) -> None:
@@ -212,7 +215,7 @@ class _Sweep:
 
     def document(self) -> dict[str, Any]:
         """What `table.json` holds: the same whatever engine, order and workers."""
-        controls = [run.name for run in self.plan.values() if METHODS[run.method].is_control]
+        controls = [run.name for run in self.plan.values() if run.trains_controls]
         order = [run.name for run in self._in_order() if run.name not in controls]
         return {
             "benchmark": f"sweep-{self.grid.name}",

@@ -1,14 +1,24 @@
-"""The control of a run: the same predictor on random masks, trained first or given by its folder."""
+"""The controls of a run: the same predictor on random masks, trained before the run or given by its folder.
+
+    control/            from the backbone, its ratio falling from the whole input: what a warm start begins from
+    control-descent/    from there (or from the backbone) for as many epochs as the run has in all, the same way
+    control-fixed/      likewise, at the target ratio from the first step
+
+The run is compared with the last two, of which the better one on dev data counts. `controls_of` says what each is; runs
+whose controls are alike may share them.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rekd_edge.errors import InputError
+from rekd_edge.methods import method_of
 from rekd_edge.modeling import RationaleConfig, RationaleModel
 from rekd_edge.runs import RunFolder
 from rekd_edge.runtime.text import load_tokenizer
@@ -16,98 +26,133 @@ from rekd_edge.training.configuration import TrainingConfig
 from rekd_edge.training.stages import Prepared
 from rekd_edge.training.teacher import reading_of
 
-__all__ = ["Control", "control_stage", "given_control"]
+__all__ = [
+    "WARM",
+    "Comparison",
+    "ControlRun",
+    "begin_from",
+    "compare",
+    "controls_of",
+    "counting_control",
+    "given_controls",
+    "planned_controls",
+]
+
+WARM = "control"
+"""The control that a warm start begins from."""
+KINDS = ("descent", "fixed")
 
 
 @dataclass(frozen=True)
-class Control:
-    """A finished control and its figures on dev data."""
+class ControlRun:
+    """A predictor of random masks that is trained beside a run."""
 
-    run: RunFolder
-    metrics: dict[str, Any]
+    name: str
+    """Of its folder."""
+    config: TrainingConfig
+    start: str | None = None
+    """The control whose weights it begins with; None for the backbone."""
 
-
-def given_control(prepared: Prepared) -> RunFolder | None:
-    """The control that the settings name (itself, or a run that holds it), trained before.
-
-    Raises:
-        InputError: it is not a control, or one of another predictor, ratio, data or tokenizer.
-    """
-    config, model_config = prepared.config, prepared.model.config
-    if not model_config.selects or config.control in (None, "train"):
-        return None
-    run = RunFolder(Path(config.control))
-    run = run.control if run.control.path.is_dir() else run
-    control, wanted = RationaleConfig.load(run.path), replace(model_config, method="control")
-
-    same = (
-        "method",
-        "task",
-        "labels",
-        "predictor",
-        "mask_mode",
-        "pooling",
-        "final_norm",
-        "target_ratio",
-        "max_length",
-        "image",
-    )
-    differing = [name for name in same if not _agree(getattr(control, name), getattr(wanted, name))]
-    if differing:
-        raise InputError(f"{run.path} is no control of this run: {', '.join(differing)} differ; set control=train.")
-    run.read_metrics("control")
-    if run.read_record()["data"]["fingerprint"] != prepared.data.fingerprint:
-        raise InputError(f"The control {run.path} was trained on other data; set control=train.")
-
-    tokenizer = prepared.preprocessing.tokenizer
-    if tokenizer is not None and model_config.max_length is not None:
-        theirs = load_tokenizer(run.tokenizer_file, model_config.max_length)
-        if reading_of(theirs) != reading_of(tokenizer):
-            raise InputError(
-                f"The control {run.path} has another tokenizer than this run; train both on the same data."
-            )
-    return run
+    @property
+    def kind(self) -> str | None:
+        """How it is trained for the comparison; None of the control that a warm start begins from."""
+        return None if self.name == WARM else self.config.comparison_control
 
 
-def control_stage(
-    prepared: Prepared, given: RunFolder | None, run: RunFolder, train: Callable[[TrainingConfig, RunFolder], Any]
-) -> Control | None:
-    """Provide the run's control, training it where it is to be trained, and start from it where that was asked for.
+@dataclass(frozen=True)
+class Comparison:
+    """What a run is compared with."""
+
+    taken: str
+    """The kind that counts: of the highest dev accuracy, of equal ones that of the lower dev loss."""
+    dev: dict[str, dict[str, float]]
+    """Kind to its `accuracy` and `loss` on dev data."""
+
+    @property
+    def name(self) -> str:
+        """Of the folder of the control that counts."""
+        return f"{WARM}-{self.taken}"
+
+    @property
+    def accuracy(self) -> float:
+        """Of the control that counts, on dev data."""
+        return self.dev[self.taken]["accuracy"]
+
+
+def controls_of(config: TrainingConfig, **shape: Any) -> list[ControlRun]:
+    """The controls of a run that are trained, in the order in which they need each other.
 
     Args:
-        prepared: the run that is to be compared; its model is changed by a warm start.
-        given: what `given_control` found.
-        run: the run's folder, begun; a control that is trained goes into its `control`.
-        train: trains the run of some settings into a folder, or resumes it there.
-
-    Returns:
-        None where the run has no control.
+        config: the run's settings.
+        shape: settings that its model decides: layers of the predictor, target ratio.
     """
-    config = prepared.config
-    if prepared.model.config.selects and config.control == "train":
-        given = run.control
-        if given.path.is_symlink():
-            raise InputError(f"{given.path} is a link, which is not followed; remove it.")
-        train(_control_run(config, prepared.model.config), given)
-    if given is None:
-        return None
-
+    if not method_of(config.method).selects or config.control is None:
+        return []
+    epochs = config.epochs or method_of(config.method).epochs
+    runs = []
     if config.warm_start:
-        _start_from(prepared.model, given)
-    return Control(given, given.read_metrics("control"))
+        first = {"epochs": config.control_epochs or epochs, "comparison_control": "none"}
+        runs.append(ControlRun(WARM, config.for_control(**first, **shape)))
+
+    kinds = {"both": KINDS, "none": ()}.get(config.comparison_control, (config.comparison_control,))
+    for kind in kinds:
+        rest = {"epochs": epochs + config.predictor_epochs, "comparison_control": kind}
+        start = WARM if config.warm_start else None
+        runs.append(ControlRun(f"{WARM}-{kind}", config.for_control(**rest, **shape), start))
+    return runs
 
 
-def _control_run(config: TrainingConfig, model_config: RationaleConfig) -> TrainingConfig:
-    """The settings of a run's random-mask control: the same in all that a control has."""
-    return config.for_control(
-        layers=model_config.predictor["num_hidden_layers"],
-        target_ratio=model_config.target_ratio,
-        epochs=config.control_epochs or config.epochs,
-    )
+def planned_controls(prepared: Prepared) -> list[ControlRun]:
+    """The controls of a prepared run: of its own model's layers and ratio."""
+    facts = prepared.model.config
+    return controls_of(prepared.config, layers=facts.predictor["num_hidden_layers"], target_ratio=facts.target_ratio)
 
 
-def _start_from(model: RationaleModel, run: RunFolder) -> None:
-    """Warm start: predictor and the generator's encoder begin as the control's predictor."""
+def given_controls(prepared: Prepared) -> dict[str, RunFolder]:
+    """The controls that the settings name, trained before for a run whose controls are the same; by their names.
+
+    Raises:
+        InputError: one is missing, is no control, is one of another predictor, ratio, data or tokenizer, or was trained
+            for fewer steps than this run will be.
+    """
+    path = prepared.config.control
+    if path in (None, "train"):
+        return {}
+    folder = RunFolder(Path(path))
+    return {control.name: _checked(prepared, control, folder) for control in planned_controls(prepared)}
+
+
+def compare(controls: Mapping[str, RunFolder]) -> Comparison | None:
+    """Choose the control that counts; None where there is none to be compared with."""
+    figures = {name: folder.read_metrics("control") for name, folder in controls.items() if name != WARM}
+    dev = {
+        name.removeprefix(f"{WARM}-"): {key: metrics[key] for key in ("accuracy", "loss")}
+        for name, metrics in figures.items()
+    }
+    if not dev:
+        return None
+    return Comparison(max(dev, key=lambda kind: (dev[kind]["accuracy"], -dev[kind]["loss"])), dev)
+
+
+def counting_control(run: RunFolder) -> RunFolder | None:
+    """The control that a finished run was compared with; None where it was not.
+
+    Raises:
+        InputError: the run's record is missing or damaged.
+    """
+    record = run.read_record()
+    asked = record["recipe"]["control"]
+    if asked is None:
+        return None
+    holder = run if asked == "train" else RunFolder(Path(asked))
+    if "control" not in record:  # by the first release, whose control served for both
+        control = _within(holder, WARM)
+        return control if control != run and control.is_finished else None
+    return None if record["control"] is None else _within(holder, f"{WARM}-{record['control']['taken']}")
+
+
+def begin_from(model: RationaleModel, run: RunFolder) -> None:
+    """Let the predictor, and the encoder of a generator, begin as the predictor of a control."""
     control = RationaleModel.from_pretrained(run.path)
     model.predictor.load_state_dict(control.predictor.state_dict())
     if model.generator is None:
@@ -117,6 +162,53 @@ def _start_from(model: RationaleModel, run: RunFolder) -> None:
     wanted = model.generator.encoder.state_dict()
     # a shallower generator takes the first layers; a deeper one keeps the backbone's beyond the control's
     model.generator.encoder.load_state_dict({name: source.get(name, weight) for name, weight in wanted.items()})
+
+
+def _checked(prepared: Prepared, wanted: ControlRun, holder: RunFolder) -> RunFolder:
+    """A given control, held against the one that would be trained."""
+    run, ours = _within(holder, wanted.name), replace(prepared.model.config, method="control")
+    theirs = RationaleConfig.load(run.path)
+    if run == holder and theirs.method != "control":
+        raise InputError(
+            f"{holder.path} has no {wanted.name}; set control=train, or comparison_control to what it has."
+        )
+
+    same = (
+        *("method", "task", "labels", "predictor", "mask_mode", "pooling", "final_norm"),
+        *("target_ratio", "max_length", "image"),
+    )
+    differing = [name for name in same if not _agree(getattr(theirs, name), getattr(ours, name))]
+    if differing:
+        raise InputError(f"{run.path} is no control of this run: {', '.join(differing)} differ; set control=train.")
+    run.read_metrics("control")
+    record = run.read_record()
+    if record["data"]["fingerprint"] != prepared.data.fingerprint:
+        raise InputError(f"The control {run.path} was trained on other data; set control=train.")
+    if wanted.name != WARM and record["steps"] < (steps := _steps(prepared)):
+        raise InputError(
+            f"The control {run.path} was trained for {record['steps']} steps, and this run takes {steps}; "
+            "set control=train."
+        )
+
+    tokenizer = prepared.preprocessing.tokenizer
+    if tokenizer is None or ours.max_length is None:
+        return run
+    if reading_of(load_tokenizer(run.tokenizer_file, ours.max_length)) != reading_of(tokenizer):
+        raise InputError(f"The control {run.path} has another tokenizer than this run; train both on the same data.")
+    return run
+
+
+def _within(holder: RunFolder, name: str) -> RunFolder:
+    """The control of that name in a run's folder; a folder without it is a control itself."""
+    run = holder.control(name)
+    return run if run.path.is_dir() else holder
+
+
+def _steps(prepared: Prepared) -> int:
+    """The optimisation steps of a run in all its stages."""
+    config = prepared.config
+    a_step = config.batch_size * config.gradient_accumulation
+    return ((config.epochs or 1) + config.predictor_epochs) * math.ceil(len(prepared.data.split("train")) / a_step)
 
 
 def _agree(one: Any, other: Any) -> bool:

@@ -6,16 +6,19 @@ import json
 import time
 from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import TrainerCallback
 
+from rekd_edge.errors import InputError
 from rekd_edge.files import check_place, locked
 from rekd_edge.runs import RunFolder, begin, finish, reopen, source_digests, withdraw
 from rekd_edge.training.allocator import keep_freed_memory
 from rekd_edge.training.configuration import REMOVED, TrainingConfig, unused_by
-from rekd_edge.training.control import control_stage, given_control
+from rekd_edge.training.control import WARM, Comparison, begin_from, compare, given_controls, planned_controls
 from rekd_edge.training.processes import is_first, join, on_first, world
 from rekd_edge.training.stages import (
     Calibrated,
@@ -30,20 +33,20 @@ from rekd_edge.training.stages import (
 )
 from rekd_edge.versions import versions
 
-__all__ = ["train"]
+__all__ = ["train", "train_controls"]
 
 
 def train(
     config: TrainingConfig, output: Path, resume: bool = False, callbacks: Callbacks = lambda stage: []
 ) -> dict[str, Any]:
     """Train one run and write its folder: `config.json`, `model.safetensors`, preprocessing, `training.json`,
-    `metrics.json`. Where the recipe asks for a control and none is given, it is trained first, into `output/control`.
+    `metrics.json`. Where the recipe asks for controls and none are given, they are trained first, into folders beside.
 
     Args:
         config: the run's settings.
         output: a new folder; until the run is finished it holds `checkpoints/` alone.
         resume: go on from the last checkpoint in `output`; a finished run is left as it is.
-        callbacks: shows the progress of each stage (`control`, then the method).
+        callbacks: shows the progress of each stage (the controls by their names, then the method).
 
     Returns:
         What `metrics.json` holds.
@@ -61,8 +64,27 @@ def train(
         return _train(config, RunFolder(output), resume, callbacks)
 
 
-def _train(config: TrainingConfig, run: RunFolder, resume: bool, callbacks: Callbacks) -> dict[str, Any]:
-    """As `train`, with the output locked."""
+def train_controls(config: TrainingConfig, output: Path, callbacks: Callbacks = lambda stage: []) -> Comparison | None:
+    """Train the controls of a run without the run, or go on with them: others may name the folder as their `control`.
+
+    Returns:
+        How they compare; None where all there is is what a warm start begins from.
+
+    Raises:
+        InputError, FailureError: as `train`.
+    """
+    join()
+    keep_freed_memory()
+    on_first(lambda: check_place(output))
+    with ExitStack() as held:
+        on_first(lambda: held.enter_context(locked(output)))
+        return compare(_provide_controls(prepare(config), RunFolder(output), callbacks))
+
+
+def _train(
+    config: TrainingConfig, run: RunFolder, resume: bool, callbacks: Callbacks, start: RunFolder | None = None
+) -> dict[str, Any]:
+    """As `train`, with the output locked; `start` is a control whose weights the predictor begins with."""
     recipe, defaults = _as_json(config), REMOVED | _as_json(TrainingConfig())
     unused = unused_by(config.method, bool(config.teacher))
     counting = {key: value for key, value in (REMOVED | recipe).items() if key not in unused}
@@ -70,11 +92,11 @@ def _train(config: TrainingConfig, run: RunFolder, resume: bool, callbacks: Call
         return finished
 
     prepared = prepare(config)
-    given = given_control(prepared)
-    sources = _sources(prepared, given)
+    given = given_controls(prepared)
+    sources = _sources(prepared, [*given.values(), *([] if start is None else [start])])
     made = on_first(lambda: begin(run, recipe, sources))
     try:
-        return _train_stages(prepared, given, sources, run, callbacks)
+        return _train_stages(prepared, given, start, sources, run, callbacks)
     except BaseException:
         if is_first():
             withdraw(run, made)
@@ -82,40 +104,68 @@ def _train(config: TrainingConfig, run: RunFolder, resume: bool, callbacks: Call
 
 
 def _train_stages(
-    prepared: Prepared, given: RunFolder | None, sources: dict[str, Any], run: RunFolder, callbacks: Callbacks
+    prepared: Prepared,
+    given: dict[str, RunFolder],
+    start: RunFolder | None,
+    sources: dict[str, Any],
+    run: RunFolder,
+    callbacks: Callbacks,
 ) -> dict[str, Any]:
     """The stages after `prepare`, in a folder that is begun."""
-    control = control_stage(prepared, given, run, lambda config, run: _train(config, run, True, callbacks))
+    controls = given or _provide_controls(prepared, run, callbacks)
+    comparison = compare(controls)
+    if start is not None or WARM in controls:
+        begin_from(prepared.model, start or controls[WARM])
 
     started = time.perf_counter()
     fitted = fit(prepared, run, callbacks)
     settled = settle(fitted, run, callbacks)
     calibrated = calibrate(fitted)
-    if control is not None:
-        calibrated.metrics["random_mask_accuracy"] = control.metrics["accuracy"]
+    if comparison is not None:
+        calibrated.metrics["random_mask_accuracy"] = comparison.accuracy
 
-    record = _record(prepared, fitted, settled, time.perf_counter() - started)
+    record = _record(prepared, comparison, fitted, settled, time.perf_counter() - started)
     record["teacher_sha256"] = sources["teacher"]
     on_first(lambda: _write(run, prepared, calibrated, record))
     return calibrated.metrics
+
+
+def _provide_controls(prepared: Prepared, run: RunFolder, callbacks: Callbacks) -> dict[str, RunFolder]:
+    """Train the controls of a run into its folder, or go on with them; by their names."""
+    controls: dict[str, RunFolder] = {}
+    for control in planned_controls(prepared):
+        folder = run.control(control.name)
+        if folder.path.is_symlink():
+            raise InputError(f"{folder.path} is a link, which is not followed; remove it.")
+        start = None if control.start is None else controls[control.start]
+        _train(control.config, folder, True, partial(_named, callbacks, control.name), start)
+        controls[control.name] = folder
+    return controls
+
+
+def _named(callbacks: Callbacks, name: str, stage: str) -> list[TrainerCallback]:
+    """The callbacks of a control's one stage, under the control's name."""
+    return callbacks(name)
 
 
 def _as_json(config: TrainingConfig) -> dict[str, Any]:
     return json.loads(json.dumps(config.to_dict()))
 
 
-def _sources(prepared: Prepared, control: RunFolder | None) -> dict[str, Any]:
+def _sources(prepared: Prepared, controls: list[RunFolder]) -> dict[str, Any]:
     """What a run is made of besides its settings, and how many processes share it: all that a resumed one needs again.
 
     Raises:
-        InputError: a teacher or the control lacks its weights.
+        InputError: a teacher or a control lacks its weights.
     """
     teachers = [teacher.folder for teacher in prepared.teachers]
-    digests = source_digests(teachers, None if control is None else control.path)
+    digests = source_digests(teachers, [control.path for control in controls])
     return {"data": prepared.data.fingerprint, **digests, "number of processes": world()}
 
 
-def _record(prepared: Prepared, fitted: Fitted, settled: Settled | None, seconds: float) -> dict[str, Any]:
+def _record(
+    prepared: Prepared, comparison: Comparison | None, fitted: Fitted, settled: Settled | None, seconds: float
+) -> dict[str, Any]:
     """What `training.json` says of how a run was trained."""
     config, data, trainer = prepared.config, prepared.data, fitted.trainer
     return {
@@ -130,6 +180,7 @@ def _record(prepared: Prepared, fitted: Fitted, settled: Settled | None, seconds
         "epochs": [entry for entry in trainer.state.log_history if "eval_loss" in entry],
         "steps": trainer.state.global_step,
         "predictor": None if settled is None else asdict(settled),
+        "control": None if comparison is None else asdict(comparison),
         "seconds": round(seconds, 1),
         "device": str(trainer.args.device),
         "processes": world(),

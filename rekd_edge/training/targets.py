@@ -65,7 +65,7 @@ def targets_key(teachers: Sequence[TeacherFacts], data: str, *reading: Any) -> s
         data: fingerprint of the data.
         reading: everything else that changes what the teachers see or say.
     """
-    files = source_digests([teacher.folder for teacher in teachers], None)["teacher"]
+    files = source_digests([teacher.folder for teacher in teachers])["teacher"]
     return hashlib.sha256(json.dumps([FORMAT, data, reading, files]).encode()).hexdigest()[:32]
 
 

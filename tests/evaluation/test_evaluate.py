@@ -21,7 +21,7 @@ from rekd_edge.training.run import train
 
 @pytest.fixture(scope="module")
 def run(make_once: Callable[..., Path]) -> Path:
-    """Planted text; the control stands in the folder `control`."""
+    """Planted text; controls stand in the folders `control-descent` and `control-fixed`."""
     overrides = {"data.spec": "builtin:planted", "backbone": "random:bert-nano", "layers": 1, "epochs": 1}
     overrides |= {"data.train_limit": 32, "data.eval_limit": 16, "data.max_length": 40, "batch_size": 16}
     config = load_config(None, {**overrides, "target_ratio": 0.2})
@@ -59,7 +59,7 @@ def test_limit_holds_on_every_split(run: Path, split: str) -> None:
 
 
 def test_control_is_measured_without_rationale_figures(run: Path) -> None:
-    report = evaluate(run / "control", "builtin:planted", limit=10)
+    report = evaluate(run / "control-fixed", "builtin:planted", limit=10)
     assert report["n"] == 10
     assert "rationale_f1" not in report
     assert 0.15 < report["rationale_ratio"] < 0.25

@@ -11,6 +11,7 @@ from rekd_edge.errors import InputError
 from rekd_edge.sweep.grid import load_grid, shipped_grids
 from rekd_edge.sweep.plan import Run, closure, expand
 from rekd_edge.sweep.run import describe
+from rekd_edge.training.control import controls_of
 
 TWO_SIZES = """\
 recipe: planted
@@ -57,9 +58,13 @@ def test_settings_of_runs(write_grid: Callable[..., str]) -> None:
     student = plan["two-rekd-2027"].config("T", "C", {"alpha": 0.7})
     assert (student.method, student.layers, student.seed, student.teacher) == ("rekd", 2, 2027, "T")
     assert (student.control, student.lambda_r, student.alpha, student.epochs) == ("C", 1.0, 0.7, 2)
-    control = plan["one-control-2027"].config(None, None, {})
-    assert (control.method, control.layers, control.seed, control.epochs) == ("control", 1, 2027, 2)
-    assert (control.warm_start, control.predictor_epochs, control.control) == (False, 0, None)
+    controls = plan["one-control-2027"]
+    assert (controls.method, controls.trains_controls, controls.control) == ("control", True, "train")
+    planned = controls_of(controls.config(None, "train", {}))
+    assert [control.name for control in planned] == ["control", "control-descent", "control-fixed"]
+    assert {(control.config.layers, control.config.seed, control.config.epochs) for control in planned} == {
+        (1, 2027, 2)
+    }
     assert plan["one-cls-2026"].config(None, None, {}).epochs == 4
 
 
@@ -98,7 +103,7 @@ def test_varied_ratios(write_grid: Callable[..., str]) -> None:
             *(f"a-{method}-target_ratio-{ratio}-{seed}" for method in ("re", "control") for ratio in (0.05, 0.5)),
         )
     )
-    assert plan["a-control-target_ratio-0.5-2027"].config(None, None, {}).target_ratio == 0.5
+    assert plan["a-control-target_ratio-0.5-2027"].config(None, "train", {}).target_ratio == 0.5
 
 
 def test_tuned_rows_wait_for_the_tuning_runs(write_grid: Callable[..., str]) -> None:
@@ -119,6 +124,23 @@ rows:
     assert len(plan["final-rekd-2026"].needs) == 2 + 4 + 6
     assert plan["final-cls-2026"].needs == ()
     assert set(closure("final-rekd-2026", plan)) >= tuning
+
+
+def test_controls_wait_for_the_picks_that_shape_them(write_grid: Callable[..., str]) -> None:
+    text = """\
+recipe: planted
+rows:
+  rate: {methods: [re], layers: 1, tune: {learning_rate: [0.1, 0.2]}}
+  lambda: {methods: [re], layers: 1, tune: {lambda_select: [0.1, 0.2]}}
+  final: {methods: {re: {tuned: [rate, lambda]}, plain: {method: re, tuned: lambda}}, layers: 1}
+"""
+    plan = plan_of(write_grid, text)
+    shaped, plain = plan["final-re-2026"], plan["final-plain-2026"]
+    assert [choice.row for choice in shaped.choices] == ["rate", "lambda"]
+    assert [choice.row for choice in plan[str(shaped.control)].choices] == ["rate"]
+    assert plain.control == "lambda-control-2026"  # what is picked for it leaves its controls as they are
+    picked = plan[str(shaped.control)].config(None, "train", {"learning_rate": 0.2})
+    assert {control.config.learning_rate for control in controls_of(picked)} == {0.2}
 
 
 def test_a_line_is_not_varied_by_what_its_method_knows_nothing_of(write_grid: Callable[..., str]) -> None:

@@ -78,6 +78,12 @@ def test_table_of_a_sweep(undisturbed: tuple[Path, dict[str, Any]]) -> None:
     by_name = {row["run"].rsplit("-", 1)[0]: row for row in document["rows"]}
     control = by_name["student-control-2026"]["accuracy"]
     assert by_name["student-rekd-2026"]["random_mask_accuracy"] == control
+    controls = run_of(folder, "student-control-2026")
+    accuracies = {
+        kind: json.loads((controls / f"control-{kind}" / "metrics.json").read_text())["accuracy"]
+        for kind in ("descent", "fixed")
+    }
+    assert by_name["student-re-2026"]["dev_random_mask_accuracy"] == max(accuracies.values())
     assert by_name["student-cls-2026"]["random_mask_accuracy"] is None
     left = [path.name for path in folder.rglob("*") if path.name in ("progress.json", "error.json", "checkpoints")]
     assert left == []
@@ -199,6 +205,11 @@ rows:
     assert [row["dev_accuracy"] for row in final] == [row["dev_accuracy"] for row in picked]
     assert [row["accuracy"] for row in search] == [None] * 4  # test is not read for what is chosen from
     assert all(0 <= row["accuracy"] <= 1 for row in final)
+    for pair in zip(picked, final, strict=True):  # nothing is trained twice that a tuning row had trained already
+        folders = [tmp_path / "sweep" / "runs" / row["run"] for row in pair]
+        records = [json.loads((folder / "training.json").read_text()) for folder in folders]
+        assert records[0]["seconds"] == records[1]["seconds"]
+        assert records[0]["epochs"] == records[1]["epochs"]
     (line,) = [line for line in document["table"] if line["row"] == "final"]
     assert line["tuned"] == {"learning_rate": {"tried": [1e-6, 1e-2], "taken": best}}
     assert (tmp_path / "sweep" / "tune-learning_rate.png").is_file() or find_spec("matplotlib") is None

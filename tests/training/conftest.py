@@ -25,6 +25,7 @@ COMMON = {
     "batch_size": 16,
     "learning_rate": 1e-3,
     "temperature_refresh": 1,
+    "comparison_control": "descent",
     "data.train_limit": 64,
     "data.eval_limit": 32,
 }
@@ -46,7 +47,7 @@ def settings() -> Callable[..., TrainingConfig]:
 
 @pytest.fixture(scope="session")
 def runs(make_once: Callable[..., Path], settings: Callable[..., TrainingConfig]) -> Callable[..., Path]:
-    """The finished run of a task and method: `cls`, `re` (with its control) or `rekd` (from that `re`)."""
+    """The finished run of a task and method: `cls`, `re` (with a control) or `rekd` (from that `re`)."""
 
     def run(task: str, method: str) -> Path:
         changes: dict[str, Any] = {}

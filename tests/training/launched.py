@@ -30,7 +30,7 @@ def main() -> None:
         config, output = load_config(None, case["settings"]), Path(case["output"])
         try:
             if case.get("interrupted"):
-                train(config, output, callbacks=lambda stage: [Interrupt()] if stage != "control" else [])
+                train(config, output, callbacks=lambda stage: [] if stage.startswith("control") else [Interrupt()])
             else:
                 train(config, output)
         except KeyboardInterrupt:

@@ -100,5 +100,5 @@ def test_what_was_trained_before_an_error_is_kept(
     with pytest.raises(InputError, match="Row 5"):
         train(settings("image", "re"), tmp_path / "run")
     monkeypatch.undo()
-    assert (tmp_path / "run" / "control" / "metrics.json").is_file()
+    assert (tmp_path / "run" / "control-descent" / "metrics.json").is_file()
     assert train(settings("image", "re"), tmp_path / "run", resume=True)["n"] == 32

@@ -23,7 +23,7 @@ def loaded(runs: Callable[..., Path], settings: Callable) -> Callable:
     """A run's model, and its dev data in batches of a given size."""
 
     def load(task: str, method: str, size: int = 10) -> tuple:
-        folder = runs(task, "re") / "control" if method == "control" else runs(task, method)
+        folder = runs(task, "re") / "control-descent" if method == "control" else runs(task, method)
         model = RationaleModel.from_pretrained(folder)
         preprocessing = preprocessing_of_run(folder, model.config)
         config = settings(task, "re")

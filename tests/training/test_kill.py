@@ -32,7 +32,9 @@ def server() -> Any:
 
 @pytest.fixture(scope="module")
 def student(settings: Callable, runs: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A run with every stage (targets of a teacher, a control, the method, the predictor alone), saved at each step."""
+    """A run with every stage (targets of a teacher, two controls, the method, the predictor alone), saved at each
+    step.
+    """
     folder = tmp_path_factory.mktemp("data")
     source = load_data("builtin:planted", settings("text", "re").data)
     for name, split in source.splits.items():
@@ -58,15 +60,15 @@ def finish(server: Any, config: Any, output: Path) -> float:
 
 def reached(output: Path) -> tuple[int, int]:
     """How far a run has come: the stage of its last whole checkpoint, and its step."""
-    stages = ["control/checkpoints", "checkpoints", "checkpoints/predictor"]
+    stages = ["control/checkpoints", "control-descent/checkpoints", "checkpoints", "checkpoints/predictor"]
     found = [
         (stage, step)
         for stage, folder in enumerate(stages)
         for step, checkpoint in by_step(output / folder).items()
         if fault_of(checkpoint, processes=1, steps=step) is None
     ]
-    ends = [(1, output / "control" / "metrics.json"), (len(stages), output / "metrics.json")]
-    return max([(0, 0), *found, *((stage, 0) for stage, file in ends if file.is_file())])
+    ends = [(1, output / "control"), (2, output / "control-descent"), (len(stages), output)]
+    return max([(0, 0), *found, *((stage, 0) for stage, run in ends if (run / "metrics.json").is_file())])
 
 
 @pytest.mark.slow

@@ -301,18 +301,25 @@ def test_counting_all_positions_takes_padding_into_every_sum(
     assert terms["kd_rationale"].item() == pytest.approx(rationale, rel=1e-4)
 
 
-@pytest.mark.parametrize(("progress", "ratio"), [(0.0, 1.0), (0.25, 0.6), (0.5, 0.2), (1.0, 0.2)])
-def test_control_narrows_its_random_masks_to_the_target_in_the_first_half(
-    scene: dict[str, Any], settings: Callable, prepared: Callable, progress: float, ratio: float
+@pytest.mark.parametrize(
+    ("kind", "progress", "ratio"),
+    [
+        *[("descent", progress, ratio) for progress, ratio in ((0.0, 1.0), (0.25, 0.6), (0.5, 0.2), (1.0, 0.2))],
+        *[("fixed", 0.0, 0.2), ("fixed", 0.75, 0.2), ("none", 0.25, 0.6)],
+    ],
+)
+def test_control_narrows_its_random_masks_to_the_target_in_the_first_half_or_keeps_it(
+    scene: dict[str, Any], settings: Callable, prepared: Callable, kind: str, progress: float, ratio: float
 ) -> None:
-    config = settings(scene["context"].task, "control", target_ratio=0.2)
+    config = settings(scene["context"].task, "control", target_ratio=0.2, comparison_control=kind)
     model, _, _ = prepared(config)
     shown = []
     classify = model.classify
     model.classify = lambda inputs, attention, mask, selection: (
         shown.append(mask) or classify(inputs, attention, mask, selection)
     )
-    terms = objective_of("control")(model.train(), scene["batch"], Moment(1.0, progress), scene["context"])
+    context = replace(scene["context"], config=config)
+    terms = objective_of("control")(model.train(), scene["batch"], Moment(1.0, progress), context)
     share = model.feature_positions(*_inputs(scene["batch"]))[0].sum(dim=1) * ratio
     selected = shown[0].sum(dim=1)
     assert ((selected == share.floor()) | (selected == share.ceil())).all()

@@ -197,6 +197,8 @@ def flat(config: TrainingConfig) -> dict[str, Any]:
         ({"method": "plmr", "lambda_select": "1"}, "plmr does not read it"),
         ({"method": "re", "plmr.gap": "hinge"}, "plmr.gap has no effect on this run: it belongs to plmr"),
         ({"method": "re", "control": "null", "control_epochs": "3"}, "no control is trained"),
+        ({"method": "re", "control_epochs": "3"}, "that a warm start begins from"),
+        ({"method": "re", "control": "null", "comparison_control": "fixed"}, "there is no control"),
     ],
 )
 def test_a_setting_without_effect_is_refused_where_it_was_typed(given: dict[str, Any], words: str) -> None:

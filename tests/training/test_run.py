@@ -73,7 +73,7 @@ def test_finished_run_holds_the_files_of_the_contract_and_nothing_else(
 ) -> None:
     folder = runs(task, method)
     contract = {"config.json", "model.safetensors", "training.json", "metrics.json", PREPROCESSING[task]}
-    control = {f"control/{name}" for name in contract} if method == "re" else set()
+    control = {f"control-descent/{name}" for name in contract} if method == "re" else set()
     assert files(folder) == contract | control
     assert not (folder / "checkpoints").exists()
 
@@ -123,7 +123,7 @@ def test_best_epoch_by_the_dev_figure_asked_for_is_the_one_kept(
     assert metrics["accuracy"] == best["eval_accuracy"]
 
 
-@pytest.mark.parametrize("stage", ["control", "re"])
+@pytest.mark.parametrize("stage", ["control-descent", "re"])
 @pytest.mark.parametrize("task", ["text", "image"])
 def test_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
     task: str, stage: str, runs: Callable[..., Path], settings: Callable, tmp_path: Path
@@ -134,13 +134,13 @@ def test_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
     assert not (output / "metrics.json").exists()
     with pytest.raises(InputError, match="--resume"):
         train(config, output)
-    recorders = {"control": StepRecorder(), "re": StepRecorder()}
+    recorders = {"control-descent": StepRecorder(), "re": StepRecorder()}
     resumed = train(config, output, resume=True, callbacks=lambda name: [recorders[name]])
     assert recorders[stage].steps == [5, 6, 7, 8]  # the second epoch alone
-    assert recorders["control"].steps == ([5, 6, 7, 8] if stage == "control" else [])
+    assert recorders["control-descent"].steps == ([] if stage == "re" else [5, 6, 7, 8])
     whole = runs(task, "re")
     assert_same_weights(output, whole)
-    assert_same_weights(output / "control", whole / "control")
+    assert_same_weights(output / "control-descent", whole / "control-descent")
     assert files(output) == files(whole)
     assert resumed == json.loads((whole / "metrics.json").read_text())
 
@@ -277,17 +277,6 @@ def test_taken_output_is_refused(settings: Callable, tmp_path: Path) -> None:
     assert files(tmp_path) == {"file", "folder/mine.txt"}
 
 
-def test_warm_start_begins_from_the_control(runs: Callable[..., Path], settings: Callable, tmp_path: Path) -> None:
-    control = runs("image", "re")
-    config = settings("image", "re", control=str(control), warm_start=True, learning_rate=1e-12, epochs=1)
-    train(config, tmp_path / "run")
-    started, source = weights(tmp_path / "run"), weights(control / "control")
-    for name, weight in source.items():
-        torch.testing.assert_close(started[name], weight, atol=1e-8, rtol=0)
-        if ".encoder." in name:
-            torch.testing.assert_close(started[name.replace("predictor", "generator", 1)], weight, atol=1e-8, rtol=0)
-
-
 @pytest.mark.parametrize("task", PREPROCESSING)
 @pytest.mark.parametrize("useful", [True, False])
 def test_predictor_epochs_teach_the_predictor_alone_and_are_undone_where_they_harm(
@@ -298,7 +287,7 @@ def test_predictor_epochs_teach_the_predictor_alone_and_are_undone_where_they_ha
         unlearn = lambda *a: {n: -loss for n, loss in teach(*a).items()}  # noqa: E731
         monkeypatch.setattr(predictor, "objective", unlearn)
     before = train(settings(task, "re", mask_mode="drop"), tmp_path / "plain")
-    again = settings(task, "re", mask_mode="drop", predictor_epochs=4, control=str(tmp_path / "plain"))
+    again = settings(task, "re", mask_mode="drop", predictor_epochs=4, control=None)
     after = train(again, tmp_path / "run")
     settled = json.loads((tmp_path / "run" / "training.json").read_text())["predictor"]
     assert settled["before"] == pytest.approx(before["loss"])
@@ -310,10 +299,8 @@ def test_predictor_epochs_teach_the_predictor_alone_and_are_undone_where_they_ha
     assert changed == ({"predictor"} if useful else set())
 
 
-def test_interrupted_predictor_epochs_are_resumed(
-    runs: Callable[..., Path], settings: Callable, tmp_path: Path
-) -> None:
-    config = settings("image", "re", predictor_epochs=2, control=str(runs("image", "re")))
+def test_interrupted_predictor_epochs_are_resumed(settings: Callable, tmp_path: Path) -> None:
+    config = settings("image", "re", predictor_epochs=2, control=None)
     whole, output = tmp_path / "whole", tmp_path / "run"
     train(config, whole)
     with pytest.raises(KeyboardInterrupt):
@@ -322,57 +309,6 @@ def test_interrupted_predictor_epochs_are_resumed(
     train(config, output, resume=True, callbacks=lambda name: [recorders[name]])
     assert {name: recorder.steps for name, recorder in recorders.items()} == {"re": [], "predictor": [5, 6, 7, 8]}
     assert_same_weights(output, whole)
-
-
-def test_given_control_is_compared_with(runs: Callable[..., Path], settings: Callable, tmp_path: Path) -> None:
-    source = runs("image", "re")
-    expected = json.loads((source / "control/metrics.json").read_text())["accuracy"]
-    for control in (source, source / "control"):
-        metrics = train(settings("image", "re", control=str(control), epochs=1), tmp_path / control.name)
-        assert metrics["random_mask_accuracy"] == expected
-        assert not (tmp_path / control.name / "control").exists()
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"target_ratio": 0.4}, "target_ratio differ"),
-        ({"mask_mode": "drop"}, "mask_mode differ"),
-        ({"layers": 2}, "predictor differ"),
-    ],
-)
-def test_control_of_another_model_is_refused(
-    changes: dict[str, Any], words: str, runs: Callable[..., Path], settings: Callable, tmp_path: Path
-) -> None:
-    config = settings("image", "re", control=str(runs("image", "re")), **changes)
-    with pytest.raises(InputError, match=words):
-        train(config, tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-
-
-def test_what_is_no_control_is_refused(runs: Callable[..., Path], settings: Callable, tmp_path: Path) -> None:
-    unfinished = tmp_path / "unfinished"
-    shutil.copytree(runs("image", "re") / "control", unfinished)
-    (unfinished / "metrics.json").unlink()
-    for control, words in [
-        (runs("image", "cls"), "method"),
-        (tmp_path / "none", r"no config\.json"),
-        (unfinished, r"no metrics\.json"),
-    ]:
-        with pytest.raises(InputError, match=words):
-            train(settings("image", "re", control=str(control)), tmp_path / "run")
-        assert not (tmp_path / "run").exists()
-
-
-def test_control_written_by_another_transformers_version_is_taken(
-    runs: Callable[..., Path], settings: Callable, tmp_path: Path
-) -> None:
-    control = tmp_path / "control"
-    shutil.copytree(runs("image", "re") / "control", control)
-    config = json.loads((control / "config.json").read_text())
-    config["predictor"] |= {"transformers_version": "0.0", "an_option_of_another_version": 3}
-    (control / "config.json").write_text(json.dumps(config))
-    train(settings("image", "re", control=str(control), epochs=1), tmp_path / "run")
 
 
 @pytest.fixture

@@ -71,7 +71,7 @@ def test_a_link_where_the_next_checkpoint_goes_is_refused(run: Path, outside: Pa
 
 
 @pytest.mark.parametrize(
-    ("changes", "place"), [({}, "control"), ({"control": None, "predictor_epochs": 1}, "checkpoints/predictor")]
+    ("changes", "place"), [({}, "control-descent"), ({"control": None, "predictor_epochs": 1}, "checkpoints/predictor")]
 )
 def test_a_link_where_another_stage_goes_is_refused(
     changes: dict[str, Any], place: str, outside: Path, settings: Callable, tmp_path: Path

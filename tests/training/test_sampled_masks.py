@@ -86,7 +86,7 @@ def test_the_epoch_is_chosen_by_sampled_masks_and_the_run_measured_by_determinis
 def test_what_samples_no_masks_is_not_evaluated_by_them(
     runs: Callable[..., Path], make_run: Callable[..., Path], tmp_path: Path
 ) -> None:
-    for folder, words in ((runs("text", "cls"), "cls"), (runs("text", "re") / "control", "control")):
+    for folder, words in ((runs("text", "cls"), "cls"), (runs("text", "re") / "control-descent", "control")):
         with pytest.raises(InputError, match=f"{words} samples no masks when it is evaluated; leave --masks out"):
             evaluate(folder, "builtin:planted", limit=5, masks="sampled")
     (tmp_path / "manifest.json").write_text("{}")

@@ -73,7 +73,7 @@ def test_what_is_no_run_that_selects_is_refused(runs: Callable[..., Path], tmp_p
     with pytest.raises(InputError, match="selects nothing"):
         read_teacher(str(runs("text", "cls")), True)
     with pytest.raises(InputError, match="selects nothing"):
-        read_teacher(str(runs("text", "re") / "control"), True)
+        read_teacher(str(runs("text", "re") / "control-descent"), True)
 
 
 def test_unfinished_teacher_is_refused(teacher_folder: Callable[..., Path]) -> None:

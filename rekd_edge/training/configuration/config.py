@@ -202,8 +202,10 @@ class TrainingConfig(Process, Control, Optimisation, Distillation, Selection):
         if not readers.include(method, bool(self.teacher)):
             may = readers.include(method, method.teacher != "never")
             return "no teacher is given" if may else f"{self.method} {readers.others}"
-        if name == "control_epochs" and self.control != "train":
-            return "no control is trained"
+        if name == "control_epochs" and not (self.control == "train" and self.warm_start):
+            return "no control is trained that a warm start begins from"
+        if name == "comparison_control" and self.control is None:
+            return "there is no control"
         if name in ("generator_width", "generator_context") and self.generator != "local":
             return "its generator is not local"
         return None

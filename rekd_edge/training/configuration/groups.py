@@ -192,16 +192,21 @@ class Optimisation(Group):
 
 @dataclass(frozen=True)
 class Control(Group):
-    """The random-mask control of a run that selects."""
+    """The random-mask controls of a run that selects; `training.control` says what they are."""
 
     readers = SELECTING
 
     control: Text | None = "train"
-    """`train` one, the path of a run whose control is the same, or null for none."""
+    """`train` them, the path of a run whose controls are the same, or null for none."""
+    comparison_control: Annotated[Literal["both", "descent", "fixed", "none"], WITH_RATIO, LATER] = "both"
+    """What the run is compared with: controls of as many steps as it has in all, their ratio falling from the whole
+    input in the first half (`descent`) or `fixed` at the target, or `both`, of which the better one on dev counts.
+    With `none` there is no comparison, and a teacher that cannot be checked."""
     control_epochs: Annotated[Epochs | None, WITH_RATIO] = None
-    """Epochs of the control; `epochs` by default."""
+    """Epochs of the control that a warm start begins from; `epochs` by default."""
     warm_start: bool = False
-    """Start predictor and generator from the control's encoder instead of the backbone."""
+    """Start predictor, generator and the controls of the comparison from a first control's encoder instead of the
+    backbone."""
 
 
 @dataclass(frozen=True)

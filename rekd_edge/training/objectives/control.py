@@ -14,9 +14,12 @@ pretraining learn nothing, and a control that learnt nothing is no control."""
 
 
 def objective(model: nn.Module, batch: dict[str, Tensor], moment: Moment, context: Context) -> Terms:
-    """The task loss on random masks, from the whole input down to the target ratio in the first half."""
-    assert context.config.target_ratio is not None
-    share = min(1.0, moment.progress / DESCENT)
-    ratio = 1.0 + share * (context.config.target_ratio - 1.0)
+    """The task loss on random masks: from the whole input down to the target ratio in the first half of the steps, or
+    at the target ratio throughout (`fixed`).
+    """
+    config = context.config
+    assert config.target_ratio is not None
+    share = 1.0 if config.comparison_control == "fixed" else min(1.0, moment.progress / DESCENT)
+    ratio = 1.0 + share * (config.target_ratio - 1.0)
     output = model(**inputs_of(batch), random_ratio=ratio, noise=moment.noise)
     return task_terms(output.logits, batch)
