@@ -42,10 +42,15 @@ def make_model(sigma: str, select_words: bool = False) -> RTPModel:
     with torch.no_grad():
         for weight in model.parameters():
             weight.copy_(0.15 * torch.randn(weight.shape) + (weight if weight.dim() == 1 else 0))
-        model.predictor.classifier[1].bias[0] -= 1.2  # so that both labels are met with
         if model.starts_word is not None:
             model.starts_word[torch.arange(0, 200, 3)] = False
-    return model.eval()
+
+        model.eval()
+        ids = torch.randint(4, 80, (64, 16))
+        logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+        model.predictor.classifier[1].bias[0] += (logits[:, 1] - logits[:, 0]).median()  # so that both labels are met
+
+    return model
 
 
 @pytest.mark.parametrize("target", ["cpu", "web"])
@@ -85,7 +90,7 @@ def test_scores_that_differ_are_found(make_feeds: Callable[[str, int], list[Feed
 def trained(make_once: Callable[..., Path]) -> Path:
     """An RTP run on `builtin:planted` that has learnt something."""
     settings = {"method": "rtp", "layers": 1, "data.train_limit": 600, "data.eval_limit": 200, "data.max_length": 64}
-    quick = {"epochs": 6, "rtp.warmup_epochs": 3, "learning_rate": 3e-3, "control": None, "warm_start": False}
+    quick = {"epochs": 8, "rtp.warmup_epochs": 3, "learning_rate": 1e-3, "control": None, "warm_start": False}
     config = load_config("planted", {**settings, **quick})
     run = make_once("rtp-trained", lambda folder: train(config, folder))
     assert json.loads((run / "metrics.json").read_text())["accuracy"] > 0.75
