@@ -35,7 +35,15 @@ IMAGE = {**COMMON, "backbone": "random:vit-nano", "data.spec": "builtin:digits",
 EVERYTHING = {"gradient_accumulation": 2, "warm_start": True, "predictor_epochs": 1, "lambda_contiguity": 0.1}
 RUNS: dict[str, dict[str, Any]] = {
     "re": {**TEXT, "method": "re", **EVERYTHING, "selection_loss": "batch_mean"},
-    "rekd": {**TEXT, "method": "rekd", "teacher": "re", "allow_weak_teacher": True, "control": "re"},
+    # no more steps than the controls of "re" were trained for
+    "rekd": {
+        **TEXT,
+        "method": "rekd",
+        "teacher": "re",
+        "allow_weak_teacher": True,
+        "control": "re",
+        "gradient_accumulation": 2,
+    },
     # asked in every step, and a last batch of one example
     "student-mask": {
         **TEXT,
