@@ -124,16 +124,20 @@ class Material:
         if (task, tokens) not in self._pools:
             examples = self.data(task).split("test")
             order = np.random.default_rng(SEED).permutation(len(examples)).tolist()
+
             if task == "image":
                 pool = list(examples.select(order[: POOL["image"]]).inputs)
             else:
                 pool = self._texts([str(examples.inputs[i]) for i in order], tokens)
+
             self._pools[task, tokens] = pool
+
         return self._pools[task, tokens]
 
     def _texts(self, reviews: list[str], tokens: int) -> list[str]:
         tokenizer, wider = self.tokenizer(tokens), self.tokenizer(tokens + 1)
         found: list[str] = []
+
         for review in reviews:
             (encoded,) = encode_texts(tokenizer, [review])
             cut = review[: max(end for _, end in encoded.offsets)]
@@ -142,6 +146,7 @@ class Material:
                 found.append(cut)
             if len(found) == POOL["text"]:
                 return found
+
         raise SystemExit(
             f"{self.specs['text']} has {len(found)} reviews of {tokens} tokens, {POOL['text']} are needed."
         )
@@ -186,17 +191,20 @@ class Recipe:
         """The folder of the exported bundle, on request without the pieces that the training texts lack."""
         lengths = "-".join(map(str, self.tokens))
         name = f"{self.geometry}-{self.generator_layers}g-{round(100 * self.ratio)}p-{lengths}t"
+
         folder = material.work / f"{name}-{self._fingerprint(material)}"
         if not (folder / "run").is_dir():
             for outdated in material.work.glob(f"{name}-*"):
                 shutil.rmtree(outdated)
             say(f"building {folder.name}")
             _write_run(folder / "run", self, material)
+
         bundle = folder / (f"{precision}-trimmed" if trim else precision)
         if not bundle.is_dir():
             settings = DataSettings(train_limit=None if trim else CALIBRATION_ROWS, eval_limit=VERIFIED_ROWS)
             data = material.specs[GEOMETRIES[self.geometry].task]
             export_bundle(folder / "run", bundle, precision, calibration_data=data, data_settings=settings, trim=trim)
+
         return bundle
 
     def _fingerprint(self, material: Material) -> str:
@@ -209,9 +217,11 @@ def _write_run(folder: Path, recipe: Recipe, material: Material) -> None:
     task = GEOMETRIES[recipe.geometry].task
     preprocessing = material.preprocessing(task)
     predictor = backbone_config(f"random:{recipe.geometry}").to_dict()
+
     tokenizer = preprocessing.tokenizer
     if tokenizer is not None:
         predictor["vocab_size"] = tokenizer.get_vocab_size()
+
     config = RationaleConfig(
         task=task,
         method="re",
@@ -232,6 +242,7 @@ def _write_run(folder: Path, recipe: Recipe, material: Material) -> None:
     rows = [feed for tokens in recipe.tokens for feed in material.feeds(task, tokens)]
     loader = [{"labels": torch.zeros(1), **{k: torch.from_numpy(v) for k, v in feed.items()}} for feed in rows]
     predict(model, loader, calibrate=True)
+
     with staged_folder(folder) as staging:
         model.save_pretrained(staging)
         preprocessing.save(staging)

@@ -57,11 +57,14 @@ def openvino_system(precision: str, graph: Path, threads: int) -> System:
     import openvino
 
     options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads, "ENABLE_CPU_PINNING": False}
+
     if precision == "fp32":
         options["INFERENCE_PRECISION_HINT"] = "f32"
+
     compiled = openvino.Core().compile_model(graph, "CPU", options)
     request = compiled.create_infer_request()
     names = [value.any_name for value in compiled.inputs]
+
     return System(
         "openvino-classifier",
         precision,
@@ -117,10 +120,12 @@ class BlackBox:
         config.num_labels = len(self.material.data(self.task).label_names)
         torch.manual_seed(SEED)
         MODELS[self.task].from_config(config).save_pretrained(folder)
+
         if self.task == "image":
             size = {"height": self.material.image.height, "width": self.material.image.width}
             ViTImageProcessor(size=size).save_pretrained(folder)
             return
+
         tokenizer = self.material.tokenizer()
         tokenizer.no_truncation()
         named = {f"{name}_token": f"[{name.upper()}]" for name in ("cls", "sep", "pad", "unk", "mask")}
@@ -138,6 +143,7 @@ class BlackBox:
 
         scheme = AutoQuantizationConfig.avx512_vnni(is_static=False, per_channel=False)
         ORTQuantizer.from_pretrained(self.optimum("fp32")).quantize(scheme, folder)
+
         for file in self.optimum("fp32").glob("*.json"):
             if not (folder / file.name).exists():
                 shutil.copy(file, folder)
@@ -148,9 +154,11 @@ class BlackBox:
 
         rows = self.material.calibration(self.task)
         example = {name: torch.from_numpy(array) for name, array in rows[0].items()}
+
         graph = openvino.convert_model(self.load(), example_input=example)
         for port, name in zip(graph.inputs, example, strict=True):
             port.get_tensor().set_names({name})  # only the first keeps its own
+
         openvino.save_model(graph, folder / "fp32.xml", compress_to_fp16=False)
         dataset = nncf.Dataset(rows)
         quantized = nncf.quantize(graph, dataset, model_type=nncf.ModelType.TRANSFORMER, subset_size=len(rows))

@@ -40,6 +40,7 @@ def in_turn(
                 start = time.perf_counter()
                 systems[index](turn)
                 times[index].append(time.perf_counter() - start)
+
     return times
 
 
@@ -60,6 +61,7 @@ def write_results(name: str, rows: list[dict[str, Any]], **more: Any) -> Path:
     }
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
     return path
 
 

@@ -42,6 +42,7 @@ def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     texts = [str(text) for text in test.select(range(arguments.rows)).inputs]
     rationalizer = Rationalizer.load(bundle, threads=1)
     engines = [EngineSettings(name, workers) for name in ("local", "ray") for workers in (1, 2)]
+
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "in"
         write_inputs(texts, source)
@@ -49,9 +50,11 @@ def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         systems += [partial(predict_anew, bundle, source, arguments, engine) for engine in engines]
         cpu: list[list[float]] = [[] for _ in systems]
         times = in_turn([partial(counting, *pair) for pair in zip(systems, cpu, strict=True)], arguments.repeats)
+
     names = [{"system": "rationalizer", "workers": 1}]
     names += [{"system": "rekd-edge", "engine": engine.name, "workers": engine.workers} for engine in engines]
     common = {"geometry": "bert-mini", "precision": "int8", "threads": 1, "rows": len(texts), "files": FILES}
+
     return [
         {
             **name,

@@ -79,12 +79,14 @@ def main() -> None:
     runs = [lambda turn, run=run: run(texts[turn % len(texts)]) for run, _ in systems.values()]
     times = in_turn(runs, arguments.repeats, [QUICK_RUNS, QUICK_RUNS, 1, 1, 1])
     rows: list[dict[str, Any]] = []
+
     for (name, (_, facts)), seconds in zip(systems.items(), times, strict=True):
         row = {"system": name, "geometry": arguments.geometry, "tokens": arguments.tokens, "threads": arguments.threads}
         row |= {**facts, "runs": len(seconds), **percentiles(seconds)}
         rows.append(row)
         row["times_ours"] = round(row["p50_ms"] / rows[0]["p50_ms"], 2)
         say(f"{name}: {row['p50_ms']:.1f} ms, {row['times_ours']} times ours")
+
     bars = {"integrated-gradients": 200, "lime": 1000}
     at = {row["system"]: row["times_ours"] for row in rows}
     write_results(
@@ -113,12 +115,14 @@ class Classifier:
         """Probabilities [rows, classes] of token ids."""
         order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
         logits: list[Any] = [None] * len(ids)
+
         for start in range(0, len(ids), size):
             chosen = order[start : start + size]
             input_ids, attention_mask = pad_ids([ids[row] for row in chosen], self.pad)
             (outputs,) = self.system.run(self.system.feed({"input_ids": input_ids, "attention_mask": attention_mask}))
             for row, output in zip(chosen, outputs, strict=True):
                 logits[row] = output
+
         exponentials = np.exp(np.array(logits, np.float64))
         return exponentials / exponentials.sum(axis=1, keepdims=True)
 
@@ -142,8 +146,10 @@ def integrated_gradients(model: Any, material: Material) -> Callable[[str, int],
         ids = torch.tensor([encoded.ids])
         baseline = ids.masked_fill(torch.tensor([encoded.feature]), pad)
         mask = torch.ones_like(ids)
+
         with torch.no_grad():
             label = int(model(ids, attention_mask=mask).logits.argmax())
+
         attributions = method.attribute(
             ids, baseline, target=label, additional_forward_args=(mask,), n_steps=STEPS, internal_batch_size=size
         )
@@ -160,6 +166,7 @@ def quickest(run: Callable[[int], Any], choices: Sequence[int]) -> int:
         start = time.perf_counter()
         run(choice)
         seconds.append(time.perf_counter() - start)
+
     return choices[int(np.argmin(seconds))]
 
 

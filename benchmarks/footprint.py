@@ -124,20 +124,25 @@ def measured(geometry: str, starts: int, material: Material) -> list[dict[str, A
         ("onnxruntime-classifier", "int8", PLAIN[task], black_box.optimum("int8")),
         ("transformers-classifier", "fp32", TRANSFORMERS.format(**names), black_box.torch()),
     ]
+
     if task == "text":
         systems.insert(1, ("rekd-edge-trimmed", "int8", OURS, recipe.bundle(material, "int8", trim=True)))
+
     first = selected([open_session(bundle / LAYOUT.graph, 1)], material.feeds(task, tokens), recipe.ratio, 1)[0]
     example = material.inputs(task, tokens)[first]
+
     if task == "image":
         file = material.work / "example.png"
         example.save(file)
         example = str(file)
+
     started: list[list[tuple[float, int]]] = [[] for _ in systems]
     for turn in range(starts + 1):
         for (_, _, program, folder), found in zip(systems, started, strict=True):
             found.append(cold_start(program, folder, example))
             if turn == 0:
                 found.clear()  # the disk's cache was cold
+
     rows = []
     for (name, precision, _, folder), found in zip(systems, started, strict=True):
         files = [file for file in folder.rglob("*") if file.is_file()]
@@ -158,6 +163,7 @@ def measured(geometry: str, starts: int, material: Material) -> list[dict[str, A
             f"{row['peak_memory_mb']:.0f} MB peak, {row['cold_start_s']:.2f} s"
         )
         rows.append(row)
+
     return rows
 
 
@@ -166,14 +172,17 @@ def cold_start(program: str, folder: Path, example: str) -> tuple[float, int]:
     command = [sys.executable, "-c", program + REPORT, str(folder), example]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     start = time.perf_counter()
+
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as child:
         assert child.stdout is not None
         answered = child.stdout.readline()
         seconds = time.perf_counter() - start
         peak = child.stdout.readline()
         _, errors = child.communicate()
+
     if child.returncode or answered.strip() != "answered":
         raise SystemExit(f"{folder} could not be run:\n{errors}")
+
     return seconds, int(peak)
 
 
@@ -181,9 +190,11 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Ours over Optimum's classifier, and the bars that are set for BERT-mini."""
     optimum = {row["geometry"]: row for row in rows if row["system"] == "optimum-classifier"}
     found = []
+
     for row in rows:
         if not row["system"].startswith("rekd-edge"):
             continue
+
         over = {
             f"{name}_over_optimum": round(row[name] / optimum[row["geometry"]][name], 3)
             for name in ("model_bytes", "peak_memory_mb", "cold_start_s")
@@ -191,6 +202,7 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         bars = BARS if row["geometry"] == "bert-mini" else {}
         passed = {"passed": all(row[name] <= bar for name, bar in bars.items())} if bars else {}
         found.append({"system": row["system"], "geometry": row["geometry"], **over, "bars": bars, **passed})
+
     return found
 
 

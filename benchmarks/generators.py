@@ -56,15 +56,19 @@ def main() -> None:
     recipe = load_config(given.recipe, overrides)
 
     rows = [measured(given.teacher, recipe, "teacher", given.test_rows)]
+
     for config, folder in students(recipe, given):
         train(config, folder, folder.exists(), lambda stage, name=folder.name: [TrainingDisplay(f"{name} {stage}")])
         rows.append(measured(folder, config, "student", given.test_rows))
+
     if given.repeats:
         timed = [row for row in rows if row["seed"] == FIRST_SEED and row["role"] == "student"]
         add_latency(timed, recipe, given.work, given.repeats)
+
     name = f"generators-{data_name(given.data)}"
     summary = summarised(rows)
     write_results(name, rows, summary=summary)
+
     if given.repeats:
         plot(summary, RESULTS / f"{name}.png")
 
@@ -76,6 +80,7 @@ def students(recipe: TrainingConfig, given: argparse.Namespace) -> Iterator[tupl
     depths = range(2, layers + 1) if given.depths is None else given.depths
     others = product(seeds[: given.depth_seeds], [(depth, "drop") for depth in depths])
     with_control: dict[str, str] = {}
+
     for seed, (depth, mode) in [*compared, *others]:
         folder = given.work / f"student-{mode}-{depth}-{seed}"
         student = replace(
@@ -89,8 +94,10 @@ def students(recipe: TrainingConfig, given: argparse.Namespace) -> Iterator[tupl
             control=with_control.get(mode, "train"),
         )
         with_control.setdefault(mode, str(folder))
+
         if mode == PAPER and given.paper_rate:
             student = replace(student, learning_rate=given.paper_rate, control_epochs=2 * (recipe.epochs or 1))
+
         yield student, folder
 
 
@@ -117,6 +124,7 @@ def measured(folder: Path, recipe: TrainingConfig, role: str, test_rows: int) ->
         "run": folder.name,
     }
     say(json.dumps(row))
+
     return row
 
 
@@ -127,15 +135,19 @@ def summarised(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     of = {kind: [row for row in students if (row["mask_mode"], row["generator_layers"]) == kind] for kind in kinds}
     paper = [row["accuracy"] for kind in kinds if kind[0] == PAPER for row in of[kind]]
     summary = []
+
     for (mode, depth), group in of.items():
         accuracy = [row["accuracy"] for row in group]
         entry = {"mask_mode": mode, "generator_layers": depth, "seeds": len(group)}
         entry |= {"accuracy": statistics.mean(accuracy), "std": statistics.pstdev(accuracy)}
         entry["rationale_ratio"] = statistics.mean(row["rationale_ratio"] for row in group)
+
         if len(paper) == len(accuracy):
             entry["over_paper"] = statistics.mean(ours - theirs for ours, theirs in zip(accuracy, paper, strict=True))
+
         entry["p50_ms"] = next((row["p50_ms"] for row in group if "p50_ms" in row), None)
         summary.append(entry)
+
     return summary
 
 
@@ -147,9 +159,11 @@ def plot(summary: list[dict[str, Any]], path: Path) -> None:
     from matplotlib import pyplot
 
     figure, panel = pyplot.subplots(figsize=(6, 4), layout="constrained")
+
     for entry in summary:
         style, name = "s" if entry["mask_mode"] == PAPER else "o", f"{entry['mask_mode']}, {entry['generator_layers']}"
         panel.errorbar(entry["p50_ms"], 100 * entry["accuracy"], 100 * entry["std"], fmt=style, capsize=3, label=name)
+
     panel.set(xlabel="ms, int8, one thread", ylabel="test accuracy (%)", xlim=(0, None))
     panel.legend(title="mode, generator layers")
     panel.grid(alpha=0.3)

@@ -57,6 +57,7 @@ def measured(
     """One row for each recipe at its number of tokens, and one for the black box, all measured in turn."""
     facts, systems = [], []
     same = {"geometry": GEOMETRY, "precision": "int8", "batch_size": 1, "threads": arguments.threads}
+
     for recipe, tokens in points:
         graph = recipe.bundle(material, "int8") / LAYOUT.graph
         session, feeds = open_session(graph, 1), material.feeds("text", tokens)
@@ -64,6 +65,7 @@ def measured(
         systems.append((onnx_system(OURS, "int8", graph, arguments.threads), feeds))
         ratio = rationale_ratio(session, feeds)
         facts.append({"generator_layers": recipe.generator_layers, "tokens": tokens, "rationale_ratio": ratio})
+
     classifier = BlackBox(GEOMETRY, material).optimum_graph("int8")
     systems.append((onnx_system("optimum-classifier", "int8", classifier, arguments.threads), systems[0][1]))
     facts.append({"generator_layers": None, "tokens": points[0][1], "rationale_ratio": 1.0})
@@ -72,6 +74,7 @@ def measured(
         for (system, _), fact, time in zip(systems, facts, timed(systems, arguments.repeats), strict=True)
     ]
     add_ratios(rows)
+
     return rows
 
 
@@ -83,6 +86,7 @@ def plot(rows: list[dict[str, Any]]) -> None:
     from matplotlib import pyplot
 
     labels = {"tokens": "tokens", "rationale_ratio": "rationale ratio (%)", "generator_layers": "generator layers of 4"}
+
     figure, panels = pyplot.subplots(1, len(labels), figsize=(12, 3.6), layout="constrained")
     for panel, (sweep, label) in zip(panels, labels.items(), strict=True):
         scale = 100 if sweep == "rationale_ratio" else 1
@@ -92,15 +96,18 @@ def plot(rows: list[dict[str, Any]]) -> None:
         panel.plot(
             [scale * row[sweep] for row in ours], [row["p50_ms"] for row in ours], "o-", label="REKD Edge, explained"
         )
+
         if sweep == "tokens":
             panel.plot(
                 [row[sweep] for row in peers], [row["p50_ms"] for row in peers], "s--", label="Optimum, black box"
             )
         else:
             panel.axhline(peers[0]["p50_ms"], linestyle="--", color="C1", label="Optimum, black box")
+
         panel.set(xlabel=label, ylabel="ms", ylim=(0, None))
         panel.grid(alpha=0.3)
         panel.legend()
+
     panels[2].set_xticks(DEPTHS)
     figure.savefig(RESULTS / "growth.png", dpi=100)
 

@@ -57,6 +57,7 @@ def checked(bundle: Path, material: Material, features: int) -> dict[str, Any]:
         f"{row['bundle']}: {row['mask_differences']} masks of {row['features']} tokens and {row['label_differences']} "
         f"labels of {row['rows']} texts differ, {row['near_ties']} near-ties apart"
     )
+
     return row
 
 
@@ -67,13 +68,16 @@ def reviews(bundle: Path, manifest: Manifest, material: Material, features: int)
     texts = material.data("text").split("test").inputs
     feeds: list[Feed] = []
     held = 0
+
     for index in np.random.default_rng(SEED).permutation(len(texts)).tolist():
         (encoded,) = encode_texts(tokenizer, [texts[index]])
         held += sum(encoded.feature)
         ids = np.array([encoded.ids], np.int64)
         feeds.append({"input_ids": ids, "attention_mask": np.ones_like(ids)})
+
         if held >= features:
             return feeds
+
     raise SystemExit(f"The test reviews hold {held} tokens, {features} are needed.")
 
 

@@ -46,10 +46,12 @@ def main() -> None:
     arguments = parser.parse_args()
     material = Material(arguments)
     rows = []
+
     for geometry in arguments.geometry:
         task = GEOMETRIES[geometry].task
         lengths = arguments.tokens if arguments.tokens and task == "text" else TOKENS[task]
         rows += measured(geometry, lengths, arguments, material)
+
     write_results("latency", rows, summary=summary(rows))
 
 
@@ -63,17 +65,21 @@ def measured(
     black_box = BlackBox(geometry, material)
     sessions = {precision: open_session(graph, 1) for precision, graph in graphs.items()}
     inputs = {}
+
     for tokens in lengths:
         feeds = material.feeds(task, tokens)
         inputs[tokens] = [feeds[i] for i in selected(list(sessions.values()), feeds, recipe.ratio, ROWS)]
+
     rows = []
     for threads in arguments.threads:
         ours = [onnx_system(OURS, precision, graph, threads) for precision, graph in graphs.items()]
         systems = [*ours, *black_box.systems(threads)]
+
         for tokens, size in product(lengths, arguments.batch):
             chunks = batches(inputs[tokens], size)
             times = timed([(system, chunks) for system in systems], arguments.repeats)
             found = []
+
             for system, time in zip(systems, times, strict=True):
                 own = system.name == OURS
                 found.append(
@@ -89,8 +95,10 @@ def measured(
                         **time,
                     }
                 )
+
             add_ratios(found)
             rows += found
+
     return rows
 
 
@@ -138,13 +146,17 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         at = [row for row in own if row["tokens"] == max(row["tokens"] for row in own)]
         if not at:
             continue
+
         ours = row_of(at, OURS)
         result = {"geometry": geometry, "tokens": ours["tokens"], "rationale_ratio": ours["rationale_ratio"]}
+
         for name in ("optimum", "openvino"):
             peer = row_of(at, f"{name}-classifier")
             result[f"over_{name}_int8"] = round(ours["p50_ms"] / peer["p50_ms"], 3)
             result[f"best_over_{name}_int8"] = round(ours["best_ms"] / peer["best_ms"], 3)
+
         found.append({**result, "bar": BAR, "passed": result["over_optimum_int8"] <= BAR})
+
     return found
 
 

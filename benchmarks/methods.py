@@ -129,16 +129,19 @@ def variants(setting: Setting) -> dict[str, Variant]:
     rows = {"cls": Variant("cls", timed=True), "re": Variant("re", timed=True)}
     for name, changes in ABLATIONS.items():
         rows[name] = Variant("rekd", AS_PAPER | changes, distils=True, timed=name == "rekd")
+
     for method in ("plmr", "rtp"):
         if method in setting.own:
             changes = setting.own[method]
             rows[method] = Variant(method, changes, timed=True)
             rows[f"{method}, distilled"] = Variant(method, changes, distils=True)
+
     for family in setting.families:
         zero = {"mask_mode": "zero", **setting.family_changes}  # only attention can leave features out
         rows[f"{family} cls"] = Variant("cls", zero, family)
         rows[f"{family} re"] = Variant("re", zero, family)
         rows[f"{family} rekd"] = Variant("rekd", AS_PAPER | zero, family, distils=True, timed=True)
+
     return rows
 
 
@@ -165,16 +168,20 @@ def main() -> None:
 
     layers, generator_layers = setting.teacher
     teacher = replace(recipe, layers=layers, generator_layers=generator_layers, **setting.teacher_changes)
+
     if given.teacher:
         teacher = recipe_of(given.teacher)
+
     rows = [finished(teacher, given.teacher or work / "teacher", "teacher", "", given.test_rows)]
     for name, variant, config in students(setting, recipe, work, given.teacher or work / "teacher", given.seeds):
         trained = (work / folder_name(name, config.seed) / "metrics.json").is_file()
         if (given.variants is None or name in given.variants) and (trained or not given.finished):
             rows.append(finished(config, work / folder_name(name, config.seed), "student", name, given.test_rows))
             rows[-1]["timed"] = variant.timed and config.seed == FIRST_SEED
+
     if given.repeats:
         add_latency([row for row in rows if row.get("timed")], recipe, work, given.repeats)
+
     write_results(f"methods-{given.setting}", rows, summary=summarised(rows))
 
 
@@ -190,10 +197,12 @@ def students(
             changes["teacher"] = str(teacher) if variant.distils else None
             own = name == variant.control or "epochs" in variant.changes  # a control takes as many steps as its run
             changes["control"] = "train" if own else str(work / control)
+
             if variant.method == "cls" and recipe.warm_start:  # what a warm start costs the others in epochs
                 changes |= {"epochs": 2 * (recipe.epochs or 1), "control": None}
             if variant.family:
                 changes["backbone"] = f"{variant.family}:{recipe.backbone}"
+
             yield name, variant, configured(recipe, variant.method, seed, changes)
 
 
@@ -223,6 +232,7 @@ def finished(config: TrainingConfig, folder: Path, role: str, variant: str, test
     metrics = train(config, folder, folder.exists(), lambda stage: [TrainingDisplay(f"{folder.name} {stage}")])
     if (folder / "test.json").is_file():
         return json.loads((folder / "test.json").read_text())
+
     model = RationaleModel.from_pretrained(folder)
     facts, training = model.config, json.loads((folder / "training.json").read_text())
     towers = [tower for tower in (model.predictor, model.generator) if tower is not None]
@@ -247,8 +257,10 @@ def finished(config: TrainingConfig, folder: Path, role: str, variant: str, test
         "seconds": training["seconds"],
         "run": folder.name,
     }
+
     if facts.selects and config.control:
         row["random_mask_accuracy"] = control_accuracy(config, folder, data)
+
     (folder / "test.json").write_text(json.dumps(row))
     say(json.dumps(row))
     return row
@@ -268,6 +280,7 @@ def add_latency(rows: list[dict[str, Any]], recipe: TrainingConfig, work: Path, 
     """Median milliseconds as int8, one thread, batch 1, all in turn on the same inputs."""
     inputs = load_data(recipe.spec, replace(recipe.data, eval_limit=LATENCY_ROWS)).split("test").inputs
     runs = []
+
     for row in rows:
         bundle = work / f"{row['run']}-int8"
         shutil.rmtree(bundle, ignore_errors=True)
@@ -277,6 +290,7 @@ def add_latency(rows: list[dict[str, Any]], recipe: TrainingConfig, work: Path, 
         rationalizer = Rationalizer.load(bundle, threads=1)
         rationalizer(inputs[0])
         runs.append(lambda turn, use=rationalizer: use(inputs[turn % len(inputs)]))
+
     for row, seconds in zip(rows, in_turn(runs, repeats), strict=True):
         row |= percentiles(seconds)
 
@@ -288,20 +302,25 @@ def summarised(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         name: [r for r in students if r["variant"] == name] for name in dict.fromkeys(r["variant"] for r in students)
     }
     summary = []
+
     for name, group in groups.items():
         accuracy = [row["accuracy"] for row in group]
         entry: dict[str, Any] = {"variant": name, "seeds": len(group), "accuracy": statistics.mean(accuracy)}
         entry["std"] = statistics.stdev(accuracy) if len(group) > 1 else None
+
         for key in ("rationale_ratio", "rationale_f1", "rationale_accuracy", "random_mask_accuracy"):
             values = [row[key] for row in group if row.get(key) is not None]
             entry |= {key: statistics.mean(values)} if values else {}
+
         entry |= {key: group[0][key] for key in ("parameters", "parameters_without_embeddings")}
         base = groups.get(next((v for v in ("bilstm re", "cnn re", "resnet re") if v.split()[0] in name), "re"), [])
         if name != "cls" and len(base) == len(group) and "cls" not in name:
             gains = [ours["accuracy"] - theirs["accuracy"] for ours, theirs in zip(group, base, strict=True)]
             entry |= {"over_re": statistics.mean(gains), "gains": gains}
+
         entry |= {key: row[key] for row in group for key in ("p50_ms", "int8_bytes") if key in row}
         summary.append(entry)
+
     return summary
 
 

@@ -104,6 +104,7 @@ def main() -> None:
     model = RationaleModel.from_pretrained(given.run)
     rows, calibration = sample(given.run, given.data, given.settings, given.rows)
     every = {**schemes(), **(variants(model.config) if given.sensitivity else {})}
+
     with tempfile.TemporaryDirectory() as folder:
         found: dict[Path, dict[str, Any]] = {}
         for target in TARGETS:
@@ -112,11 +113,14 @@ def main() -> None:
             export_graph(model, source.graph, target)
             add_types(source.graph)
             reference = graph_answers(source.graph, rows.feeds, rows.pad_id)
+
             for name, scheme in every.items():
                 path = Path(folder, f"{target}-{name}.onnx")
                 found[path] = {"scheme": name, "target": target, **judged(scheme, source, path, reference, rows)}
                 say(shown(found[path]))
+
         add_times(found, rows.feeds, given.repeats)
+
     parts = {"method": model.config.method, "mask_mode": model.config.mask_mode, **depths(model.config)}
     write_results(f"schemes-{Path(given.data.rpartition(':')[2]).name}", list(found.values()), run=parts, isa=isa())
 
@@ -183,8 +187,10 @@ def static(form: QuantFormat) -> Scheme:
         config = AutoQuantizationConfig.avx512_vnni(is_static=True)
         if form is QuantFormat.QOperator:
             config.format, config.operators_to_quantize = form, QOPERATORS
+
         rows = Dataset.from_list([{name: value[0] for name, value in feed.items()} for feed in source.calibration])
         quantizer = ORTQuantizer(source.graph)
+
         with tempfile.TemporaryDirectory() as folder:
             ranges = quantizer.fit(
                 rows,
@@ -212,6 +218,7 @@ def weight_only(bits: int, pattern: str = "") -> Scheme:
         others = [node.name for node in model.graph.node if not re.search(pattern, node.name)]
         quantizer = MatMulNBitsQuantizer(model, bits, BLOCK, True, accuracy_level=4, nodes_to_exclude=others)
         quantizer.process()
+
         return quantizer.model.model
 
     return scheme
@@ -267,6 +274,7 @@ def sample(run: Path, spec: str, settings: list[str], count: int) -> tuple[Rows,
     feeds, calibration = (
         list(_feeds(preprocessing.features(each))) for each in (judge, train.select(sorted(chosen.tolist())))
     )
+
     return Rows(feeds, judge.labels, config.pad_token_id), calibration
 
 
@@ -284,11 +292,13 @@ def judged(scheme: Scheme, source: Source, path: Path, reference: Answers, rows:
     except RuntimeError as error:
         path.unlink(missing_ok=True)
         return {"failed": str(error)}
+
     found = asdict(agreement(reference, answers))
     kept = ("rows", "mask_agreement", "label_agreement", "label_differences", "largest_logit_difference")
     before, after = (side.logits.argmax(axis=1) for side in (reference, answers))
     decision, flipped, equal = decisions(reference, before), before != after, same(reference, answers)
     decided, margins, moved = decision > DECIDED, decision[flipped], np.abs(decision - decisions(answers, before))
+
     return {
         **{name: round(found[name], 6) for name in kept},
         "decided_label_agreement": round(1 - float((flipped & decided).sum() / max(decided.sum(), 1)), 6),
@@ -339,8 +349,10 @@ def add_times(found: dict[Path, dict[str, Any]], feeds: list[Feed], repeats: int
     ran = [path for path, row in found.items() if "failed" not in row]
     systems = [runner(open_session(path, 1), feeds) for path in ran]
     in_turn(systems, WARM_UP)
+
     for path, times in zip(ran, in_turn(systems, repeats, [IN_A_ROW] * len(systems)), strict=True):
         found[path].update(percentiles(times))
+
     p50 = {(row["target"], row["scheme"]): row["p50_ms"] for row in found.values() if "p50_ms" in row}
     for path in ran:
         row = found[path]
@@ -373,6 +385,7 @@ def shown(row: dict[str, Any]) -> str:
     head = "{target} {scheme}: ".format(**row)
     if "failed" in row:
         return f"{head}failed, {row['failed']}"
+
     return head + (
         "masks {mask_agreement:.2%}, labels {label_agreement:.2%}, accuracy {accuracy_difference:+.3f}, "
         "{invariance[mask_differences]} masks and {invariance[label_differences]} labels vary, {bytes:,} bytes"

@@ -54,12 +54,14 @@ def main() -> None:
     say(f"homogeneities {' '.join(f'{value:.3f}' for value in measured)}: the criterion chooses {chosen}")
     splits = sorted({chosen, *(given.splits or range(2, len(measured) - 1))})
     rows = []
+
     for seed in range(FIRST_SEED, FIRST_SEED + given.seeds):
         for split in splits:
             folder = given.work / f"plmr-{recipe.mask_mode}-{split}-{seed}"
             config = replace(recipe, generator_layers=split, seed=seed)
             train(config, folder, folder.exists(), lambda stage, name=folder.name: [TrainingDisplay(f"{name} {stage}")])
             rows.append(row_of(folder, config, given.test_rows))
+
     summary = summarised(rows, chosen)
     data = Path(given.data.rpartition(":")[2]).name
     name = f"splits-{data}-{Path(given.backbone).name}-{recipe.mask_mode}"
@@ -96,6 +98,7 @@ def row_of(folder: Path, config: TrainingConfig, test_rows: int) -> dict[str, An
         "run": folder.name,
     }
     say(json.dumps(row))
+
     return row
 
 
@@ -107,6 +110,7 @@ def summarised(rows: list[dict[str, Any]], chosen: int) -> list[dict[str, Any]]:
         entry = {"generator_layers": split, "chosen": split == chosen, "seeds": len(group)}
         entry |= {name: statistics.mean(row[name] for row in group) for name in MEASURES if name in group[0]}
         summary.append({**entry, "std": statistics.pstdev(row["accuracy"] for row in group)})
+
     return summary
 
 

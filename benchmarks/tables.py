@@ -37,9 +37,11 @@ def retabled(document: dict[str, Any]) -> dict[str, Any]:
     seeds = int(words[words.index("--seeds") + 1]) if "--seeds" in words else None
     grid = load_grid(Path(words[2]).stem, seeds=seeds)
     results = {row["run"].rpartition("-")[0]: row for row in document["rows"]}
+
     plan = expand(grid)
     if missing := sorted(results.keys() - plan.keys()):
         raise SystemExit(f"{document['benchmark']} holds {missing[0]}, which its grid no longer names.")
+
     tables = {"table": summarised(grid, plan, results), "published": published(grid)}
     rest = {key: value for key, value in document.items() if key not in ("source", *tables, "failed", "rows")}
     return {**rest, "source": grid.source, **tables, **{key: document[key] for key in ("failed", "rows")}}

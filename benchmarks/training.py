@@ -69,25 +69,32 @@ def main() -> None:
     given = arguments()
     if given.teacher and not (given.data and given.backbone):
         raise SystemExit("Give --data and --backbone beside --teacher.")
+
     if given.recipe == "accuracy":
         write_results(*accuracies(given))
         return
+
     if not (given.data and given.backbone):
         raise SystemExit("Give --data and --backbone.")
+
     if given.alone:
         print(json.dumps(alone(given)))
         return
+
     if given.recipe == "allocator":
         write_results("training-allocator", allocators(given))
         return
+
     rows = []
     with tempfile.TemporaryDirectory() as folder, patch(KEEPS):
         given.work = Path(folder)
         depth, students = LAYERS[given.recipe]
         rows.append(compared(given, "re", depth, None))
         teacher = short_teacher(given, depth)
+
         for layers in given.layers or students:
             rows.append(compared(given, "rekd", layers, teacher))
+
         length = "data.max_length" if given.recipe == "imdb" else "data.image_size"
         shape = {"batch_size": given.batch_sizes, length: given.lengths}
         for name, values in shape.items():
@@ -95,6 +102,7 @@ def main() -> None:
                 change = {name: value}
                 reads = teacher if name == "batch_size" else short_teacher(given, depth, change)
                 rows.append(compared(given, "rekd", students[-1], reads, change))
+
     write_results(f"training-{given.recipe}", rows)
 
 
@@ -112,6 +120,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--no-memory", action="store_true")
     parser.add_argument("--alone", help=argparse.SUPPRESS)  # a process of its own: JSON of one row's settings
+
     return parser.parse_args()
 
 
@@ -126,16 +135,20 @@ def accuracies(given: argparse.Namespace) -> tuple[str, list[dict[str, Any]]]:
         else:
             grid = load_grid("small-table3", {"data.spec": given.data, "backbone": given.backbone})
             name, recipe, own = "imdb", grid.recipe, grid.rows["tiny"].methods["rekd"]
+
         for seed in range(2026, 2029):
             for variant, precision in (("fast", "bf16"), ("plain", "fp32")):
                 more = {"method": "rekd", "teacher": str(teacher), "seed": seed, "precision": precision}
                 folder, config = Path(work) / f"{variant}-{seed}", load_config(recipe, {**own, **more})
+
                 with nullcontext() if variant == "fast" else plainly():
                     train(config, folder)
+
                 found = evaluate(folder, config.spec, config.data, "test")
                 kept = {key: found[key] for key in ("accuracy", "rationale_ratio")}
                 rows.append({"data": name, "method": "rekd", "variant": variant, "seed": seed, **kept})
                 say(f"{variant} {seed}: {found['accuracy']:.3f}")
+
     return "training-accuracy" + ("-imdb" if given.teacher else ""), rows
 
 
@@ -213,9 +226,11 @@ def compared(
         "speedup_amortised": sum(theirs) / spread,
         "before_first_step_s": targets,
     }
+
     if not given.no_memory:
         for system in ("ours", "plain"):
             row[f"{system}_peak_mb"] = in_own_process(given, system, method, layers, teacher, more)["peak_mb"]
+
     say(f"{name}: {ratio:.2f} times as fast, {row['speedup_amortised']:.2f} with the teacher's pass")
     return {key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()}
 
@@ -232,9 +247,11 @@ class PlainLoop:
         facts = model_config(config, data, preprocessing)
         self.student = build_model(config, facts, preprocessing.tokenizer).to(self.device).train()
         self.teacher = None if teacher is None else RationaleModel.from_pretrained(teacher).to(self.device)
+
         self.features = preprocessing.features(data.split("train"))
         if hasattr(self.features, "_cached"):
             self.features._cached = None  # each image is decoded and resized when its turn comes
+
         self.collate = preprocessing.collator(pad_to_max_length=data.task == "text")
         self.optimizer = torch.optim.AdamW(
             self.student.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay or 0.0
@@ -259,6 +276,7 @@ class PlainLoop:
         self.optimizer.zero_grad()
         value = loss.item()
         self.seconds.append(time.perf_counter() - started)
+
         return value
 
     def loss(self, batch: dict[str, Tensor], temperature: float) -> Tensor:
@@ -278,16 +296,20 @@ class PlainLoop:
         count = feature.sum(dim=1)
         selection = (mask.sum(dim=1) - count * config.target_ratio).square().mean()
         loss = nn.functional.cross_entropy(q, batch["labels"]) + config.lambda_select * selection
+
         if self.teacher is None:
             return loss
+
         with torch.no_grad():
             z_teacher = self.teacher.generator(inputs, bias)
             own = (z_teacher[..., 1] > z_teacher[..., 0]).float() * feature
             q_teacher = self.teacher.predictor(inputs, own + special.float(), bias)
             log_s_teacher = torch.log_softmax((z_teacher + gumbel(z_teacher)) / temperature, dim=-1)
+
         rationale = losses.rationale_distillation_loss(log_s_teacher, log_s, feature)
         softened = torch.log_softmax(q_teacher / temperature, dim=-1)
         prediction = losses.prediction_distillation_loss(softened, q, temperature)
+
         return losses.rekd_loss(loss, rationale, prediction, temperature, config.alpha, config.lambda_r)
 
 
@@ -312,10 +334,12 @@ class InTurn(TrainerCallback):
         """A step is over when the device is done with it."""
         if torch.cuda.is_available():
             torch.cuda.synchronize()
+
         self.seconds.append(time.perf_counter() - self._mark)
         if self.plain is not None:
             progress = state.global_step / state.max_steps
             self.plain.step(5.0 * (0.1 / 5.0) ** progress)
+
         self._mark = time.perf_counter()
 
 
@@ -323,18 +347,22 @@ def allocators(given: argparse.Namespace) -> list[dict[str, Any]]:
     """Step and peak of RE runs of two sizes that keep freed memory and that give it back, three runs of each."""
     given.recipe = "imdb"
     rows = []
+
     for layers in (3, 1):
         runs: dict[str, list[dict[str, float]]] = {"ours": [], "keeps": []}
         for _ in range(3):
             for system, found in runs.items():
                 found.append(in_own_process(given, system, "re", layers, None, {}))
+
         row: dict[str, Any] = {"data": "imdb", "method": "re", "layers": layers}
         for system, name in (("keeps", "kept"), ("ours", "given_back")):
             for value in ("step_s", "peak_mb"):
                 row[f"{name}_{value}"] = round(statistics.median(run[value] for run in runs[system]), 4)
+
         row["speedup"] = round(row["given_back_step_s"] / row["kept_step_s"], 4)
         rows.append(row)
         say(f"{layers} layers: {row['speedup']:.2f} times as fast with freed memory kept")
+
     return rows
 
 
@@ -357,6 +385,7 @@ def alone(given: argparse.Namespace) -> dict[str, float]:
     wanted = json.loads(given.alone)
     teacher = None if wanted["teacher"] is None else Path(wanted["teacher"])
     config = settings(given, wanted["method"], wanted["layers"], teacher, **wanted["more"])
+
     if wanted["system"] == "plain":
         loop = PlainLoop(config, teacher)
         for _ in range(3):
@@ -369,12 +398,15 @@ def alone(given: argparse.Namespace) -> dict[str, float]:
             nullcontext() if wanted["system"] == "keeps" else patch(KEEPS),
         ):
             train(config, Path(folder) / "run", callbacks=lambda stage: [turns])
+
         seconds = turns.seconds
+
     if torch.cuda.is_available():
         peak = torch.cuda.max_memory_allocated() / 2**20
     else:  # getrusage's maximum would begin with that of the caller
         status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
         peak = int(status["VmHWM"].split()[0]) / 1024
+
     return {"step_s": statistics.median(seconds), "peak_mb": peak}
 
 

@@ -65,6 +65,7 @@ def run_demo(output: Path) -> dict[str, Any]:
             _show_predictions(bundle, recipe)
             report["bench"][name] = run_benchmark(bundle, BenchSettings(cold_starts=3))
             report["bundles"].append(str(bundle))
+
     return {"seconds": round(time.perf_counter() - started, 1), **report}
 
 
@@ -82,13 +83,17 @@ def _train_all(recipe: TrainingConfig, folder: Path) -> list[dict[str, Any]]:
         ),
     }
     rows = []
+
     for name, config in runs.items():
         train(config, folder / name, callbacks=partial(_display, f"{folder.name} {name}"))
         measured = evaluate(folder / name, config.spec, config.data)
         row = {"data": config.spec, "method": config.method, "role": name.partition("-")[0], **measured}
+
         if (control := counting_control(RunFolder(folder / name))) is not None:
             row["random_mask_accuracy"] = evaluate(control.path, config.spec, config.data)["accuracy"]
+
         rows.append(row)
+
     return rows
 
 
@@ -110,8 +115,10 @@ def print_demo(report: dict[str, Any]) -> None:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
     for column in ("data", "model"):
         table.add_column(column, no_wrap=True)
+
     for column in ("acc.", "ratio", "control", "gain", "prec.", "recall", "F1"):
         table.add_column(column, justify="right", no_wrap=True)
+
     for row in report["rows"]:
         gain = row["accuracy"] - _student_re(report, row["data"])["accuracy"] if row["method"] == "rekd" else None
         found = {} if row["method"] == "cls" else row
@@ -125,6 +132,7 @@ def print_demo(report: dict[str, Any]) -> None:
             *(_figure(found.get(f"rationale_{name}")) for name in ("precision", "recall", "f1")),
             end_section=row["method"] == "rekd",
         )
+
     print()
     SafeConsole().print(table)
     print("""
@@ -132,11 +140,13 @@ Accuracy on the test split. ratio: share of the features selected; control: a
 predictor of the same size on random masks of that ratio; gain: REKD over RE;
 prec., recall, F1: of the rationale against the true cue words.
 """)
+
     for (name, bench), bundle in zip(report["bench"].items(), report["bundles"], strict=True):
         print(
             f"{name}: the distilled student as int8 takes {bench['latency_ms']['p50']:.2f} ms, "
             f"{bench['size_bytes'] / 1e6:.1f} MB on disk, {bench['cold_start_s']:.2f} s from a cold start ({bundle})"
         )
+
     text, image = report["bundles"]
     print(f"\nDone in {report['seconds']:.0f} s. Try next:")
     print(f'  rekd-edge predict {text} "The tedious plot closed early and its lifeless finale repeated."')

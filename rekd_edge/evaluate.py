@@ -58,10 +58,13 @@ def evaluate(
     settings = settings or DataSettings()
     if limit is not None and split != "all":
         settings = replace(settings, train_limit=limit, eval_limit=limit, test_limit=limit)
+
     data = load_data(spec, settings)
     examples = data.split(split)
+
     if limit is not None:
         examples = examples.select(stratified_sample(examples.labels, limit, settings.split_seed))
+
     predicted, shown, labels, tokenizer, alone = (
         _bundle(path, data, examples) if is_bundle else _run(path, data, examples, masks)
     )
@@ -71,12 +74,15 @@ def evaluate(
         **classification_metrics(predicted, labels),
         "rationale_ratio": rationale_ratio(shown),
     }
+
     if alone is not None:
         report["rationale_accuracy"] = float(np.mean(alone == labels))
+
     if examples.rationale_spans is not None and tokenizer is not None:
         texts = TextFeatures(examples, tokenizer)
         truth = [texts.true_rationale(i)[texts.features[i]] for i in range(len(texts))]
         report |= rationale_agreement(shown, truth)
+
     return report
 
 
@@ -96,13 +102,16 @@ def _run(path: Path, data: DataSource, examples: Examples, masks: Masks) -> Pred
     model = RationaleModel.from_pretrained(path).to("cuda" if torch.cuda.is_available() else "cpu")
     config = model.config
     _check(path, config.task, config.labels, data)
+
     if masks == "sampled" and "dev_masks" in unused_by(config.method):
         raise InputError(f"{config.method} samples no masks when it is evaluated; leave --masks out.")
+
     preprocessing = preprocessing_of_run(path, config)
     loader = batches(preprocessing.features(examples), preprocessing.collator(), 64)
     result = predict(model, loader, masks=masks)
     tokenizer = None if method_of(config.method).is_control else preprocessing.tokenizer
     alone = None if result.rationale_logits is None else result.rationale_logits.argmax(axis=1)
+
     return result.logits.argmax(axis=1), result.masks, result.labels, tokenizer, alone
 
 
@@ -114,15 +123,18 @@ def _bundle(path: Path, data: DataSource, examples: Examples) -> Predicted:
     _check(path, "image" if manifest.text is None else "text", list(manifest.labels), data)
     rows = rationalizer.predict_rows(examples.inputs)
     alone = None
+
     if rows.scores is not None:
         texts = [str(text) for text in examples.inputs]
         alone = rationalizer.logits_from_rationales(texts, rows.masks).argmax(axis=1)
+
     return rows.logits.argmax(axis=1), rows.masks, examples.labels, rationalizer.tokenizer, alone
 
 
 def _check(path: Path, task: str, labels: list[str], data: DataSource) -> None:
     if task != data.task:
         raise InputError(f"{path} reads {task}, the data is {data.task}; choose data of its kind.")
+
     if labels != list(data.label_names):
         raise InputError(
             f"{path} knows {len(labels)} labels ({', '.join(labels[:3])}, …), the data has {len(data.label_names)} "

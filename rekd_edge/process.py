@@ -40,6 +40,7 @@ def run_command(command: Callable[[], Any], describe_usage_error: Callable[[Exce
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
     _drop_unusable_sizes()
     _quieten_libraries()
+
     try:
         with _handled_signals(), _isolated_children():
             status = command()
@@ -67,12 +68,14 @@ def run_command(command: Callable[[], Any], describe_usage_error: Callable[[Exce
             _fail(f"{error.strerror}: {error.filename or 'a file'}; check the path and its permissions.", 1)
         if os.environ.get("REKD_EDGE_TRACEBACK"):
             raise
+
         words = " ".join(str(error).split())[:300]
         _fail(
             f"{type(error).__name__}: {words} (set REKD_EDGE_TRACEBACK=1 to see where, and report it).",
             1,
             unforeseen=True,
         )
+
     sys.exit(status if isinstance(status, int) else 0)
 
 
@@ -135,6 +138,7 @@ def _open_closed_streams() -> None:
             os.fstat(descriptor)
         except OSError:
             os.open(os.devnull, os.O_RDONLY if mode == "r" else os.O_WRONLY)  # takes the lowest number that is free
+
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(descriptor, mode, encoding="utf-8", closefd=False))
 
@@ -165,6 +169,7 @@ def _isolated_children() -> Iterator[None]:
     """Keep the working directory off the import path of every Python process that libraries start, too."""
     before = os.environ.get("PYTHONSAFEPATH")
     os.environ["PYTHONSAFEPATH"] = "1"
+
     try:
         yield
     finally:
@@ -184,8 +189,10 @@ def _handled_signals() -> Iterator[None]:
     if int(os.environ.get("WORLD_SIZE", "1")) < 2 and threading.current_thread() is threading.main_thread():
         numbers = [getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP")]
         handled = [number for number in numbers if number and signal.getsignal(number) is signal.SIG_DFL]
+
     for number in handled:
         signal.signal(number, _terminate)
+
     try:
         yield
     finally:
@@ -211,10 +218,12 @@ def _fail(sentence: str, status: int, unforeseen: bool = False) -> NoReturn:
         sys.stdout.flush()
     except OSError:
         _discard_output()
+
     from rekd_edge.progress import SPEAKS
 
     if SPEAKS or unforeseen or os.environ.get("LOCAL_RANK") == "0":
         who = "" if SPEAKS else f"process {os.environ['RANK']}: "
         with suppress(OSError):
             print(f"rekd-edge: {who}{in_one_line(sentence)}", file=sys.stderr, flush=True)
+
     sys.exit(status)

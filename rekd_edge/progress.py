@@ -58,7 +58,9 @@ def steps(title: str) -> Iterator[Step]:
                 say(f"{title}: {done}/{total} {note}".rstrip())
 
         yield line
+
         return
+
     columns: list[Any] = [
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),

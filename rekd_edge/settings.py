@@ -99,6 +99,7 @@ class Section:
             raise ValueError("neither true nor false")
         if isinstance(value, bool) and not {bool, Any} & kinds:
             raise ValueError("a truth value is no number")
+
         return value
 
     @classmethod
@@ -131,11 +132,14 @@ def spelled(hint: Any) -> str:
         base, *extras = typing.get_args(hint)
         limits = [limit for extra in extras if isinstance(extra, FieldInfo) for limit in extra.metadata]
         return spelled(base) + _bounds({name: getattr(each, name) for each in limits for name in _limits_of(each)})
+
     if typing.get_origin(hint) in (Union, types.UnionType):
         options = [option for option in typing.get_args(hint) if option is not type(None)]
         return " or ".join(map(spelled, options)) + (", or null" if type(None) in typing.get_args(hint) else "")
+
     if typing.get_origin(hint) is Literal:
         return f"one of {', '.join(map(str, typing.get_args(hint)))}"
+
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
     return names.get(hint, "pairs KEY:NUMBER,KEY:NUMBER" if typing.get_origin(hint) is dict else "another value")
 
@@ -154,10 +158,12 @@ def nearest(key: str, known: Iterable[str]) -> str | None:
     whole = {part: name for name in reversed(known) for part in (name.rpartition(".")[2], name.partition(".")[0])}
     if (meant := whole.get(key) or whole.get(key.rpartition(".")[2])) is not None:
         return meant
+
     section = f"{key.rpartition('.')[0]}."
     if section != "." and all(name.startswith(section) for name in known):  # what all share makes none alike
         bare = nearest(key.removeprefix(section), [name.removeprefix(section) for name in known])
         return None if bare is None else section + bare
+
     return next(iter(difflib.get_close_matches(key, known, n=1, cutoff=0.7)), None)
 
 
@@ -187,6 +193,7 @@ def one_sentence(group: Any, error: ValidationError) -> str:
     found = error.errors(include_url=False, include_context=False)[0]
     before = f"{group.section}." if getattr(group, "section", "") else ""
     name, *within = (str(part) for part in found["loc"])
+
     if found["type"] == "unexpected_keyword_argument":
         refuse_unknown(before + name, [before + known for known in hints_of(group)])
     if found["type"] == "missing":
@@ -195,6 +202,7 @@ def one_sentence(group: Any, error: ValidationError) -> str:
     hint = hints_of(group)[name]
     if within:
         hint = next(_values_of_containers(hint), hint)
+
     key = ".".join([before + name, *(part for part in within if part != "[key]")])
     return f"{shown_key(key)} must be {spelled(hint)}, not {shown(found['input'])}."
 
@@ -243,6 +251,7 @@ def _bounds(limits: dict[str, Any]) -> str:
         return " that is not empty"
     if limits.keys() == {"ge", "le"}:
         return f" from {limits['ge']} to {limits['le']}"
+
     words = {"gt": "above", "ge": "of at least", "lt": "below", "le": "at most"}
     spoken = [f"{word} {limits[name]}" for name, word in words.items() if name in limits]
     return f" {' and '.join(spoken)}" if spoken else ""

@@ -20,6 +20,7 @@ def versions(*packages: str) -> dict[str, str]:
             found[package] = version(package)
         except PackageNotFoundError:
             continue
+
     return found
 
 
@@ -33,11 +34,13 @@ def source_commit() -> str | None:
     checkout = Path(__file__).resolve().parent.parent
     if not (checkout / ".git").exists():
         return None
+
     command = ["git", "-C", str(checkout), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
+
     return done.stdout.strip() or None
 
 
@@ -47,6 +50,7 @@ def processor() -> dict[str, str]:
 
     if torch.cuda.is_available():
         return {"gpu": torch.cuda.get_device_name()}
+
     info = Path("/proc/cpuinfo")
     models = [line for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
     return {"cpu": models[0].partition(":")[2].strip() if models else platform.processor() or platform.machine()}

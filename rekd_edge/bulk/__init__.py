@@ -68,15 +68,19 @@ def predict_files(
         raise InputError(
             'Parquet files are read with pyarrow; install it with: pip install "rekd-edge[bulk]".'
         ) from error
+
     check_engine(engine)
     check_threads(threads)
+
     if rows_per_task < 1:
         raise InputError(f"rows_per_task must be at least 1, not {rows_per_task}.")
+
     from rekd_edge.bulk.inputs import find_inputs
 
     begin = time.perf_counter()
     bundle, source, output = bundle.resolve(), source.resolve(), output.resolve()
     files = find_inputs(bundle, source, output, text_column, image_column)
+
     with locked(output):
         return _predict(bundle, files, output, engine, threads, rows_per_task, begin)
 
@@ -94,9 +98,11 @@ def _predict(
     from rekd_edge.bulk.ranges import Plan
 
     plan = Plan.of(files, output, rows_per_task)
+
     errors = _run(plan, bundle, engine, threads, begin)
     if errors:
         raise FailureError(f"{errors[0]} What else could be predicted is kept; the same command goes on from there.")
+
     plan.finish()
 
     seconds = time.perf_counter() - begin
@@ -125,12 +131,14 @@ def _run(plan: Plan, bundle: Path, engine: EngineSettings, threads: int, begin: 
     errors: list[str] = []
     unjoined: list[str] = []
     predicted = 0
+
     with steps("predict") as step:
         step(plan.rows - plan.rows_to_do, plan.rows)
         while groups or joins:
             set_aside = {name: _rows_set_aside(group) for name, group in groups.items()}
             again: dict[str, list[RowRange]] = {}
             unjoined.clear()
+
             with closing(run_tasks(_tasks(bundle, groups, joins, threads), engine)) as outcomes:
                 for outcome in outcomes:
                     name = outcome.task.name
@@ -145,8 +153,10 @@ def _run(plan: Plan, bundle: Path, engine: EngineSettings, threads: int, begin: 
                         predicted += sum(part.rows for part in groups[name])
                         speed = predicted / (time.perf_counter() - begin)
                         step(plan.rows - plan.rows_to_do + predicted, plan.rows, f"rows, {speed:.0f} rows/s")
+
             groups = again
             joins = {file: parts for file, parts in joins.items() if again and not file.target.exists()}
+
     return errors + unjoined
 
 
@@ -164,7 +174,9 @@ def _tasks(
 
     home = {part: name for name, group in groups.items() for part in group}
     tasks = [Task(name, predict_ranges, (bundle, group, threads), cpus=threads) for name, group in groups.items()]
+
     for file, parts in joins.items():
         needs = tuple(dict.fromkeys(home[part] for part in parts if part in home))
         tasks.append(Task(f"{file.name} whole", join_ranges, (file, parts), needs=needs))
+
     return tasks

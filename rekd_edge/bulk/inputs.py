@@ -64,13 +64,16 @@ def find_inputs(
     _check_folders(source, output)
     identity = hashlib.sha256((bundle / LAYOUT.manifest).read_bytes()).hexdigest()
     files = []
+
     for path, name in paths.items():
         with reading(path), pq.ParquetFile(path) as file:
             schema, rows = file.schema_arrow, file.metadata.num_rows
+
         column = _find_column(path, schema, manifest, text_column, image_column)
         output_fields(schema, column, manifest)  # raises what a worker would
         made_of = {"format": FORMAT, "bundle": identity, "input": sha256_of(path), "column": column}
         files.append(InputFile(path, name, output, rows, column, json.dumps(made_of)))
+
     return files
 
 
@@ -93,10 +96,12 @@ def _parquet_files(source: Path) -> list[Path]:
         return [source]
     if not source.is_dir():
         raise InputError(f"{source} does not exist; give --input a Parquet file or a folder of them.")
+
     found = sorted(path for path in source.rglob("*.parquet") if path.is_file())
     shown = [path for path in found if not any(part.startswith(".") for part in path.relative_to(source).parts)]
     if not shown:
         raise InputError(f"{source} holds no .parquet files; give --input a Parquet file or a folder of them.")
+
     return shown
 
 
@@ -114,17 +119,21 @@ def _find_column(
     kind, other, given = ("text", image_column, text_column) if manifest.text else ("image", text_column, image_column)
     if other is not None:
         raise InputError(f"The bundle classifies {kind}s; name their column with --{kind}-column.")
+
     names: Sequence[str] = schema.names
     if len(set(names)) < len(names):
         raise InputError(f"{path} has two columns of the same name; rename one.")
+
     known = TEXT_COLUMNS if manifest.text else IMAGE_COLUMNS
     column = given or next((name for name in known if name in names), None)
     if column is None or column not in names:
         lacks = f"no column {column!r}" if column else f"no {kind} column that is known by its name"
         listed = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
         raise InputError(f"{path} has {lacks}, only: {listed}; name it with --{kind}-column.")
+
     if not (_is_text if manifest.text else _is_image)(schema.field(column).type):
         raise InputError(f"The column {column!r} of {path} holds no {kind}s; name another with --{kind}-column.")
+
     return column
 
 

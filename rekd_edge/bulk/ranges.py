@@ -103,6 +103,7 @@ class Plan:
         wanted = {part.path: part for parts in ranges.values() for part in parts}
 
         real_folder(output)
+
         staging = claim_folder(output / STAGING, PURPOSE)
         for name in _own_files(staging):
             path = staging / name
@@ -151,6 +152,7 @@ def predict_ranges(bundle: Path, ranges: Sequence[RowRange], threads: int) -> li
     """
     rationalizer = Rationalizer.load(bundle, threads=threads, verify=False)
     errors: list[str] = []
+
     for part in ranges:
         try:
             if not part.finished:
@@ -162,6 +164,7 @@ def predict_ranges(bundle: Path, ranges: Sequence[RowRange], threads: int) -> li
         except Exception as error:  # whatever it is, it must not keep the other files from their results
             words = " ".join(str(error).split())[:300]
             errors.append(f"{part} could not be predicted ({type(error).__name__}: {words}).")
+
     return errors
 
 
@@ -176,11 +179,13 @@ def join_ranges(file: InputFile, ranges: Sequence[RowRange]) -> None:
         missing = next((part for part in ranges if not part.finished), None)
         if missing is not None:
             raise InputError(f"{missing} is not predicted.")
+
         with _result(file, file.target, pq.read_schema(ranges[0].path)) as writer:
             for part in ranges:
                 with pq.ParquetFile(part.path) as result:
                     for group in range(result.num_row_groups):
                         writer.write_table(result.read_row_group(group))
+
     for part in ranges:
         part.path.unlink(missing_ok=True)
 
@@ -200,9 +205,11 @@ def _predict_range(rationalizer: Rationalizer, part: RowRange) -> None:
                 else:
                     record.enter(first, last)
                     held.append(predict_batch(rows, file.column, rationalizer, schema, file.path.parent))
+
             if sum(batch.nbytes for batch in held) >= ROW_GROUP:
                 writer.write_table(pa.Table.from_batches(held))
                 held.clear()
+
         if held:
             writer.write_table(pa.Table.from_batches(held))
 
@@ -216,6 +223,7 @@ def _read_rows(part: RowRange, rows: int) -> Iterator[tuple[int, pa.RecordBatch]
         ends = [sum(sizes[: group + 1]) for group in range(len(sizes))]
         held = [g for g, end in enumerate(ends) if end > part.start and end - sizes[g] < part.stop]
         position = ends[held[0]] - sizes[held[0]] if held else 0
+
         for batch in file.iter_batches(rows, row_groups=held):
             first, last = max(part.start - position, 0), min(part.stop - position, len(batch))
             if first < last:
@@ -229,6 +237,7 @@ def _result(file: InputFile, path: Path, schema: pa.Schema) -> Iterator[pq.Parqu
     real_folder(file.staging)
     if path == file.target:
         inside(file.output, file.name).parent.mkdir(parents=True, exist_ok=True)
+
     unfinished = file.staging / f"{secrets.token_hex(8)}.tmp"
     try:
         with create_file(unfinished) as sink:
@@ -236,6 +245,7 @@ def _result(file: InputFile, path: Path, schema: pa.Schema) -> Iterator[pq.Parqu
                 yield writer
             sink.flush()
             os.fsync(sink.fileno())
+
         os.replace(unfinished, path)
         sync_folder(path.parent)
     except Exception as error:
@@ -262,6 +272,7 @@ def _group(ranges: Sequence[RowRange], rows_per_task: int) -> list[list[RowRange
     """Neighbours together as long as they have no more than `rows_per_task` rows."""
     groups: list[list[RowRange]] = []
     held = 0
+
     for part in ranges:
         held += part.rows
         if groups and held <= rows_per_task:
@@ -269,6 +280,7 @@ def _group(ranges: Sequence[RowRange], rows_per_task: int) -> list[list[RowRange
         else:
             groups.append([part])
             held = part.rows
+
     return groups
 
 
@@ -278,6 +290,7 @@ def _check_results(files: Sequence[InputFile], output: Path) -> None:
     for path in sorted({*output.rglob("*.parquet"), *(target for target in targets if target.exists())}):
         if path.is_dir() or STAGING in path.relative_to(output).parts:
             continue
+
         file = targets.get(path)
         if file is None or not _is_result(path, file.fingerprint, file.rows):
             raise InputError(
@@ -288,8 +301,10 @@ def _check_results(files: Sequence[InputFile], output: Path) -> None:
 def _is_result(path: Path, fingerprint: str, rows: int) -> bool:
     if path.is_symlink() or not path.exists():
         return False
+
     try:
         metadata = pq.read_metadata(path)
     except (pa.ArrowException, OSError):
         return False
+
     return metadata.num_rows == rows and (metadata.metadata or {}).get(KEY) == fingerprint.encode()

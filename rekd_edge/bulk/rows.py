@@ -36,9 +36,11 @@ def output_fields(schema: pa.Schema, column: str, manifest: Manifest) -> pa.Sche
         for name, kind in _kept(schema, column).items()
     ]
     names = [field.name for field in kept]
+
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise InputError(f"The input has a column {twice!r}, and another would be renamed to that; rename it.")
+
     return pa.schema([*kept, *(pa.field(*field) for field in predicted.items()), pa.field(ERROR, pa.string())])
 
 
@@ -60,6 +62,7 @@ def predict_batch(
     answers = iter(_predict(rationalizer, given))
     missing = _Failed(f"The {kind} is missing (null).")
     results = [missing if value is None else value if isinstance(value, _Failed) else next(answers) for value in inputs]
+
     return _with_results(batch, column, schema, results)
 
 
@@ -95,11 +98,14 @@ def _prediction_fields(manifest: Manifest) -> dict[str, pa.DataType]:
     }
     if manifest.image:
         return fields | {"mask": pa.list_(BITS), "patch_size": pa.int32(), "rationale_ratio": pa.float64()}
+
     fields |= {"rationale": SPANS, "mask": BITS, "tokens": pa.list_(pa.string())}
     fields |= {"rationale_ratio": pa.float64(), "truncated": pa.bool_()}
+
     if manifest.class_thresholds:
         rationale = pa.struct([("rationale", SPANS), ("scores", pa.list_(pa.float64()))])
         fields["class_rationales"] = pa.struct([(label, rationale) for label in manifest.labels])
+
     return fields
 
 
@@ -114,6 +120,7 @@ def _kept(schema: pa.Schema, column: str) -> dict[str, pa.DataType]:
             del kept[column]
         else:
             kept[column] = kind.field("path").type
+
     return kept
 
 
@@ -155,6 +162,7 @@ def _predict(rationalizer: Rationalizer, inputs: list[Any]) -> list[Prediction |
     except Exception as error:
         if len(inputs) < 2:
             return [_Failed(_reason(error)) for _ in inputs]
+
     middle = len(inputs) // 2
     return _predict(rationalizer, inputs[:middle]) + _predict(rationalizer, inputs[middle:])
 

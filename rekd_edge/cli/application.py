@@ -77,6 +77,7 @@ def _run() -> Any:
         raise error.reason from None
     except typer.Abort:  # Ctrl-C outside a verb
         raise KeyboardInterrupt from None
+
     if status == 130:  # what typer makes of it since version 0.16
         raise KeyboardInterrupt
     return status

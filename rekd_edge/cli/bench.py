@@ -36,15 +36,19 @@ def bench(
     from rekd_edge.runtime.bundle import Manifest
 
     sample = None
+
     if data is not None:
         from rekd_edge.data import DataSettings, load_data
 
         task = Manifest.load(bundle, verify=False).task.removesuffix("-classification")
+
         source = load_data(data, data_settings(settings) or DataSettings())
         if source.task != task:
             raise InputError(f"{bundle} reads {task}, {data} is {source.task}; give --data of its kind.")
+
         split = source.split("test" if "test" in source.splits else "validation")
         sample = list(split.select(range(min(BENCH_INPUTS, len(split)))).inputs)
+
     with steps("bench") as step:
         report = run_benchmark(
             bundle,
@@ -53,17 +57,21 @@ def bench(
             baselines=baseline or [],
             progress=step,
         )
+
     ratio, target = report["rationale_ratio"], report["target_ratio"]
     if sample is None and target is not None and abs(ratio - target) > RATIO_TOLERANCE:
         say(
             f"On generated inputs the rationale ratio is {ratio:.1%} and not the target's {target:.1%}, so the latency "
             "is not that on real ones; give --data for that."
         )
+
     if as_json:
         print_json(report)
         return
+
     baselines = report.pop("baselines")
     print_tables(report)
+
     for other in baselines:
         p50 = other["latency_ms"]["p50"]
         say_line(f"  beside {other['name']}: {p50:.2f} ms at p50, ours takes {other['ratio']:.2f} of it")

@@ -21,6 +21,7 @@ def demo(
     from rekd_edge.demo import print_demo, run_demo
 
     report = run_demo(output)
+
     if as_json:
         print_json(report)
     else:

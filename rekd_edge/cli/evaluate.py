@@ -28,6 +28,7 @@ def evaluate(
     from rekd_edge.evaluate import evaluate as evaluate_path
 
     report = evaluate_path(path, data, data_settings(settings), split, limit, masks.value)
+
     if as_json:
         print_json(report)
     else:

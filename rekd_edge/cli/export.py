@@ -43,9 +43,11 @@ def export(
         force=force,
         trim=trim,
     )
+
     if as_json:
         print_json(manifest)
         return
+
     checks = ("precision", "verified", "vocabulary", "parity", "quantization", "invariance")
     print_manifest({name: manifest[name] for name in checks if manifest[name] is not None})
     say_next(f"rekd-edge predict {output} …", f"rekd-edge bench {output}")

@@ -16,6 +16,7 @@ def inspect(bundle: BundlePath, as_json: JsonFlag = False) -> None:
     rationalizer.check_longest()
 
     manifest = dict(rationalizer.manifest.fields)
+
     if as_json:
         print_json(manifest)
     else:

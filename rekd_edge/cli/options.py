@@ -75,7 +75,9 @@ def parse_settings(settings: list[str] | None) -> dict[str, str]:
             raise InputError(f"--set takes key=value, not {setting!r}.")
         if key in parsed:
             raise InputError(f"--set {key} is given twice, as {parsed[key]!r} and {value!r}; give it once.")
+
         parsed[key] = value
+
     return parsed
 
 
@@ -91,6 +93,7 @@ def with_flags(settings: dict[str, str], flags: dict[str, Any]) -> dict[str, Any
         if both[key] != str(given[key]):
             flag = "--" + key.removeprefix("data.").replace("spec", "data").replace("_", "-")
             raise InputError(f"{flag} {given[key]} and --set {key}={both[key]} disagree; give one of them.")
+
     return {**both, **given}
 
 
@@ -102,6 +105,7 @@ def data_settings(settings: list[str] | None) -> Any:
         raise InputError(f"{other!r} is not a setting of this command; it takes data.NAME=value alone.")
     if not parsed:
         return None
+
     from rekd_edge.data import DataSettings
 
     return DataSettings.given(parsed)

@@ -47,14 +47,18 @@ def predict(
             raise InputError(
                 "--input takes --output FOLDER for the results, and neither INPUT nor --png or --svg beside it."
             )
+
         if trusted_key:
             from rekd_edge.runtime.bundle import Manifest
 
             Manifest.load(bundle, trusted_keys=trusted_key)
+
         settings = EngineSettings(engine.value, workers, address)
         columns = {"text_column": text_column, "image_column": image_column}
         _predict_files(bundle, folder, output, settings, as_json, **columns, threads=1 if threads is None else threads)
+
         return
+
     bulk = {
         "--output": output,
         "--text-column": text_column,
@@ -69,6 +73,7 @@ def predict(
         raise InputError(
             "Nothing to predict: give texts or image files, or '-' for one text per line on standard input."
         )
+
     from rekd_edge.runtime import Rationalizer
 
     rationalizer = Rationalizer.load(bundle, threads=threads, trusted_keys=trusted_key)
@@ -76,6 +81,7 @@ def predict(
         raise InputError("--png draws the rationale of one image; give one image file and an image bundle.")
     if svg is not None and (rationalizer.manifest.image is not None or len(inputs) != 1):
         raise InputError("--svg draws the rationale of one text; give one text and a text bundle.")
+
     rows = chain.from_iterable(_lines(sys.stdin.buffer) if given == "-" else [given] for given in inputs)
     for chunk in _chunks(rows):
         for source, prediction in zip(chunk, rationalizer(chunk), strict=True):
@@ -83,10 +89,12 @@ def predict(
                 from rekd_edge.runtime.display import rationale_png
 
                 rationale_png(source, prediction, png)
+
             if svg is not None:
                 from rekd_edge.runtime.display import rationale_svg
 
                 rationale_svg(source, prediction, svg)
+
             if as_json:
                 print(json.dumps(prediction.to_dict()), flush=True)
             else:
@@ -101,6 +109,7 @@ def _predict_files(
 
     with goes_on("the same command"):
         report = predict_files(bundle, source, output, engine, **options)
+
     if as_json:
         print_json(report)
     else:
@@ -112,12 +121,14 @@ def _chunks(inputs: Iterable[str]) -> Iterator[list[str]]:
     """What is predicted together: `PREDICT_CHUNK` inputs, or fewer that are as long as the longest line."""
     chunk: list[str] = []
     characters = 0
+
     for given in inputs:
         chunk.append(given)
         characters += len(given)
         if len(chunk) == PREDICT_CHUNK or characters >= LONGEST_LINE:
             yield chunk
             chunk, characters = [], 0
+
     if chunk:
         yield chunk
 

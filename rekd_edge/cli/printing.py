@@ -24,6 +24,7 @@ def print_manifest(fields: dict[str, Any]) -> None:
             f"({gain:+.1f} points); {found['changed_rows']} of {found['rows']} rows are tokenised otherwise"
         )
         fields = {**fields, "vocabulary": line}
+
     print_tables(fields)
 
 
@@ -44,6 +45,7 @@ def print_tables(report: dict[str, Any]) -> None:
         table = Table(title, "", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, show_header=bool(title))
         for name, value in _flat(group):
             table.add_row(printable(name), printable(_in_words(value)))
+
         if table.row_count:
             terminal.print(table)
             print()
@@ -70,6 +72,7 @@ def _in_words(value: Any) -> str:
         return "; ".join(" ".join(_in_words(part) for part in each.values()) for each in value)
     if isinstance(value, list):
         return ", ".join(map(_in_words, value))
+
     return str(value)
 
 
@@ -90,13 +93,16 @@ def show_tables(document: dict[str, Any], output: Path) -> None:
     from rekd_edge.sweep.rendering import as_rich, sections
 
     terminal = SafeConsole()
+
     for section in sections(document):
         print(f"{printable(section.title)}\n")
         if terminal.is_terminal:
             terminal.print(as_rich(section, terminal.width))
         else:
             SafeConsole(width=1000).print(as_rich(section))
+
         print(f"\n{printable(section.legend)}\n")
+
     say_line(f"{output / 'table.md'}, {output / 'table.json'}")
 
 

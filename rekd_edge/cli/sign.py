@@ -27,12 +27,16 @@ def sign(
     if new_key is not None:
         if bundle is not None or key is not None:
             raise InputError("--new-key makes keys and signs nothing; give it alone.")
+
         public = signature.new_key(new_key)
         say_line(f"Keep {new_key} to yourself, and give {public} to whoever opens your bundles.")
         say_next(f"rekd-edge sign BUNDLE --key {new_key}")
+
         return
+
     if bundle is None or key is None:
         raise InputError("Give a bundle and --key FILE; make a key with: rekd-edge sign --new-key FILE")
+
     signer = signature.sign(bundle, key)
     say_line(f"{bundle} is signed with the key {signer}")
     say_next(f"rekd-edge verify {bundle} --trusted-key {key}.pub")
@@ -48,9 +52,11 @@ def verify(
     from rekd_edge.runtime.signature import verify_bundle
 
     report = verify_bundle(bundle, trusted_key)
+
     if as_json:
         print_json(report)
         return
+
     print_figures(report)
     if report["signed_by"] is None:
         say_line("Nothing was damaged. Only a signature shows whether someone changed it; see --trusted-key.")

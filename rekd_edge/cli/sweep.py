@@ -44,10 +44,12 @@ def sweep(
         for each in grids:
             say_line(f"{each.name:<20} {len(expand(each)):>5} runs  {each.title}")
         return
+
     if grid is None:
         raise InputError("Name a grid, a YAML file or one that --list shows.")
     if address is not None and engine is not Engine.RAY:
         raise InputError("--address is that of a Ray cluster; add --engine ray.")
+
     overrides = parse_settings(settings)
     chosen = load_grid(grid, overrides, seeds)
 
@@ -57,16 +59,19 @@ def sweep(
         for line in describe(chosen):
             print(printable(line))
         return
+
     if output is None:
         raise InputError("A sweep needs a folder for its runs; give --output.")
 
     place = EngineSettings(engine.value, workers, address)
     with goes_on("the same command"):
         document = run_sweep(chosen, output, place, retry, gpus, command_of(grid, overrides, seeds))
+
     if as_json:
         print_json(document)
     else:
         show_tables(document, output)
+
     if failed := document["failed"]:
         names = ", ".join(each["run"] for each in failed[:3]) + (", …" if len(failed) > 3 else "")
         raise FailureError(

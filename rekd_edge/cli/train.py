@@ -59,11 +59,14 @@ def train(
 
     with goes_on("the same command with --resume"):
         metrics = train_run(recipe, output, resume, lambda stage: [TrainingDisplay(stage)])
+
     leave()
     if not SPEAKS:
         return
+
     if as_json:
         print_json(metrics)
         return
+
     print_figures(metrics)
     say_next(f"rekd-edge export {output} --output {output}-int8 --precision int8")

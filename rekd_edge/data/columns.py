@@ -37,19 +37,24 @@ def source_from_tables(tables: dict[str, Dataset], settings: DataSettings) -> Da
     task, input_column = _input_column(columns, settings)
     label_column = _label_column(columns, settings)
     labels = {}
+
     for name, table in tables.items():
         _check_rows(name, table, (input_column, label_column))
         declared, ids = _read_labels(name, table, label_column)
         if not (ids == -1).all():
             labels[name] = declared, ids
+
     if not labels:
         raise InputError(f"No split has labels in its column {label_column!r}; name another data.label_column.")
+
     label_names, aligned = align_labels(labels)
     splits = {}
+
     for name, ids in aligned.items():
         table = tables[name]
         inputs = _texts(name, table, input_column) if task == "text" else _images(name, table, input_column)
         splits[name] = Examples(inputs, ids)
+
     return DataSource(task, label_names, splits)
 
 
@@ -65,11 +70,13 @@ def align_labels(
     """
     reference = _reference(labels)
     names, reference_ids = labels[reference]
+
     known = {names[i] for i in np.unique(reference_ids)}
     if len(known) < 2:
         raise InputError(
             f"{_said(reference)} has the single label {shown(next(iter(known)))}; classification needs at least two."
         )
+
     aligned = {}
     for split, (own_names, ids) in labels.items():
         used = [own_names[i] for i in np.unique(ids)]
@@ -79,7 +86,9 @@ def align_labels(
                 f"The labels differ between splits: {split} has {_listed(unknown)}, {reference} has "
                 f"{_listed(sorted(known))}; make them agree."
             )
+
         aligned[split] = np.array([names.index(name) for name in own_names], dtype=np.int64)[ids]
+
     return list(names), aligned
 
 
@@ -94,6 +103,7 @@ def _input_column(columns: Sequence[str], settings: DataSettings) -> tuple[Liter
         return "text", _named(columns, settings.text_column, "text")
     if settings.image_column is not None:
         return "image", _named(columns, settings.image_column, "image")
+
     text = next((name for name in TEXT_COLUMNS if name in columns), None)
     image = next((name for name in IMAGE_COLUMNS if name in columns), None)
     if text is not None and image is not None:
@@ -101,10 +111,12 @@ def _input_column(columns: Sequence[str], settings: DataSettings) -> tuple[Liter
             f"The data has texts ({text}) and images ({image}); choose with --set data.text_column={text} "
             f"or --set data.image_column={image}."
         )
+
     if text is not None:
         return "text", text
     if image is not None:
         return "image", image
+
     raise InputError(
         f"The data has no text or image column that is known by its name, only: {_listed(columns)}; "
         "name it with --set data.text_column=… or data.image_column=…."
@@ -114,11 +126,13 @@ def _input_column(columns: Sequence[str], settings: DataSettings) -> tuple[Liter
 def _label_column(columns: Sequence[str], settings: DataSettings) -> str:
     if settings.label_column is not None:
         return _named(columns, settings.label_column, "label")
+
     candidates = ("fine_label",) if settings.fine_labels else LABEL_COLUMNS
     label = next((name for name in candidates if name in columns), None)
     if label is None:
         wanted = "fine_label column" if settings.fine_labels else "label column that is known by its name"
         raise InputError(f"The data has no {wanted}, only: {_listed(columns)}; name it with --set data.label_column=….")
+
     return label
 
 
@@ -134,16 +148,19 @@ def _check_rows(split: str, table: Dataset, columns: tuple[str, ...]) -> None:
     """Refuse an empty split, and columns that a split lacks or that have gaps."""
     if not len(table):
         raise InputError(f"{_said(split)} is empty; give it examples or remove it.")
+
     for column in columns:
         if table.column_names.count(column) > 1:
             raise InputError(
                 f"{_said(split)} has two columns that are called {column!r}; rename or remove one of them."
             )
+
         if column not in table.column_names:
             raise InputError(
                 f"{_said(split)} has no column {column!r}, only: {_listed(table.column_names)}; "
                 "name its columns as in the other splits."
             )
+
         values = table.data.column(column)
         if values.null_count:
             first = values.is_null().to_pylist().index(True)
@@ -166,6 +183,7 @@ def _read_labels(split: str, table: Dataset, column: str) -> tuple[list[str], ND
                 f"{_said(split)} has labels outside 0 to {len(feature.names) - 1} in its column {column!r}; "
                 "remove those rows."
             )
+
         return list(feature.names), ids.astype(np.int64)
 
     kind = values.type.value_type if pa.types.is_dictionary(values.type) else values.type
@@ -178,6 +196,7 @@ def _read_labels(split: str, table: Dataset, column: str) -> tuple[list[str], ND
             f"The labels in column {column!r} are neither strings nor whole numbers, but {shown(values[0].as_py())} in "
             "row 1; name another data.label_column."
         )
+
     names, ids = np.unique(np.asarray(plain), return_inverse=True)
     return [str(name) for name in names], ids.astype(np.int64)
 
@@ -189,17 +208,20 @@ def _plain_labels(split: str, labels: list[str], column: str) -> list[Any]:
             f"{_said(split)} has an empty label in its column {column!r}, in row {labels.index('') + 1}; fill or "
             "remove that row."
         )
+
     different = set(labels)
     if all(_WHOLE.fullmatch(label) for label in different):
         return [int(label) for label in labels]
     if {label.lower() for label in different} <= {"true", "false"}:
         return [label.lower() == "true" for label in labels]
+
     if all(_DECIMAL.fullmatch(label) for label in different):
         row = next(i for i, label in enumerate(labels) if not _WHOLE.fullmatch(label))
         raise InputError(
             f"The labels in column {column!r} are neither strings nor whole numbers, but {shown(labels[row])} in row "
             f"{row + 1}; name another data.label_column."
         )
+
     return labels
 
 
@@ -220,6 +242,7 @@ def _images(split: str, table: Dataset, column: str) -> EncodedImages:
         raise InputError(
             f"The column {column!r} of {_said(split, False)} holds no images; name another data.image_column."
         ) from error
+
     return EncodedImages(images, column)
 
 

@@ -41,6 +41,7 @@ def read_csv(path: Path) -> pa.Table:
     if encoding is None:
         encoding = "cp1252" if _is_text(path, "cp1252") else "latin-1"
         say(f"{path} is not UTF-8; it is read as {encoding}.")
+
     delimiter, header = _shape(path, encoding)
     if (twice := next((name for name in header if header.count(name) > 1), None)) is not None:
         raise InputError(f"{path} has two columns that are called {shown(twice)}; rename or remove one of them.")
@@ -71,8 +72,10 @@ def encoding_of(path: Path) -> str | None:
     """
     with path.open("rb") as file:
         start = file.read(4096)
+
     if not start.strip():
         raise InputError(f"{path} is empty; fill or remove it.")
+
     marked = next((name for mark, name in _MARKS.items() if start.startswith(mark)), None)
     if b"\0" in start and marked != "utf-16":
         raise InputError(f"{path} is not text; save it as CSV or JSON lines, in UTF-8.")
@@ -88,6 +91,7 @@ def _is_text(path: Path, encoding: str) -> bool:
                 pass
     except UnicodeError:
         return False
+
     return True
 
 
@@ -100,7 +104,9 @@ def _shape(path: Path, encoding: str) -> tuple[str, list[str]]:
                 header, *rows = islice(filter(None, csv.reader(file, delimiter=delimiter)), _LOOKED_AT)
             except (csv.Error, ValueError) as error:
                 raise InputError(f"{path} cannot be read as csv ({error}); correct or replace it.") from error
+
         alike = sum(len(row) == len(header) for row in rows)
         candidates.append((len(header) > 1, alike, len(header), delimiter, header))
+
     *_, delimiter, header = max(candidates, key=lambda candidate: candidate[:3])
     return delimiter, header

@@ -25,6 +25,7 @@ def digits(seed: int) -> DataSource:
     train, held_out = stratified_split(everything.labels, 0.4, seed)
     validation, test = stratified_split(everything.labels[held_out], 0.5, seed)
     splits = {"train": train, "validation": held_out[validation], "test": held_out[test]}
+
     return DataSource(
         "image",
         [str(name) for name in scans.target_names],

@@ -62,6 +62,7 @@ class EncodedImages:
         """
         if cell["bytes"] is None:
             return load_image(cell["path"])
+
         try:
             return load_image(cell["bytes"])
         except InputError as error:
@@ -121,8 +122,10 @@ class Examples:
             inputs = [*inputs, *(str(text) for other in others for text in other.inputs)]
         else:
             inputs = inputs.joined([other.inputs for other in others])  # type: ignore[misc]
+
         if spans is not None:
             spans = [*spans, *(each for other in others for each in other.rationale_spans or [])]
+
         return Examples(inputs, np.concatenate([self.labels, *(other.labels for other in others)]), spans)
 
 
@@ -149,6 +152,7 @@ class DataSource:
         split = self.splits.get(SPLIT_NAMES.get(name, name))
         if split is None:
             raise InputError(f"The data has no {name} split; choose from: {', '.join(self.splits)}, all.")
+
         return split
 
     @cached_property
@@ -159,9 +163,11 @@ class DataSource:
             examples = self.splits[name]
             digest.update(json.dumps([name, len(examples)]).encode())
             digest.update(examples.labels.astype("<i8").tobytes())
+
             for content in _contents(examples.inputs):
                 digest.update(len(content).to_bytes(8, "little"))
                 digest.update(content)
+
         return digest.hexdigest()
 
 

@@ -49,6 +49,7 @@ class TextFeatures(Dataset[dict[str, Any]]):
         self.input_ids: list[NDArray[np.int32]] = []
         self.features: list[NDArray[np.bool_]] = []
         self.offsets: list[NDArray[np.int32]] = []
+
         texts = cast("list[str]", examples.inputs)
         # Arrays, and in parts: as Python objects, the offsets of a corpus alone take gigabytes.
         for start in range(0, len(texts), ENCODE_AT_ONCE):
@@ -79,8 +80,10 @@ class TextFeatures(Dataset[dict[str, Any]]):
         assert spans is not None
         start, end = self.offsets[index].T
         inside = np.zeros(len(start), dtype=bool)
+
         for span_start, span_end in spans[index]:
             inside |= (start < span_end) & (end > span_start)
+
         return inside & self.features[index]
 
 
@@ -98,16 +101,19 @@ class TextCollator:
     def __call__(self, items: list[dict[str, Any]]) -> dict[str, Tensor]:
         rows = [item["input_ids"] for item in items]
         input_ids, attention_mask = pad_ids(rows, self.pad_id)
+
         if self.length is not None:
             missing = ((0, 0), (0, self.length - input_ids.shape[1]))
             input_ids = np.pad(input_ids, missing, constant_values=self.pad_id)
             attention_mask = np.pad(attention_mask, missing)
+
         batch = {"input_ids": torch.from_numpy(input_ids), "attention_mask": torch.from_numpy(attention_mask)}
         for name in items[0].keys() - {"input_ids"}:
             values = [item[name] for item in items]
             if name in PER_TOKEN_TARGETS:
                 values = [_padded(value, input_ids.shape[1]) for value in values]
             batch[name] = _stacked(values)
+
         return batch
 
 
@@ -156,6 +162,7 @@ class ImageFeatures(Dataset[dict[str, Any]]):
             name, values = "images", self.native[indices]  # [batch, 3, h, w]
         else:
             name, values = "pixel_values", normalise(self._pixels(indices), self.settings)  # [batch, 3, H, W]
+
         return [
             {
                 name: pixels,
@@ -204,9 +211,12 @@ def _of_one_size(images: EncodedImages) -> NDArray[np.uint8] | None:
             if pixels.size * len(images) > PIXEL_CACHE_BYTES:
                 return None
             native = np.empty((len(images), *pixels.shape), dtype=np.uint8)
+
         if pixels.shape != native.shape[1:]:
             return None
+
         native[i] = pixels
+
     return native
 
 

@@ -114,9 +114,11 @@ def _review(label: int, rng: random.Random) -> tuple[str, list[tuple[int, int]]]
     """One review, and the character span of each of its cue words."""
     cues = rng.randint(*CUES_PER_REVIEW)
     slots = _slots(round(cues / PLANTED_CUE_RATIO), rng)
+
     places = [i for i, slot in enumerate(slots) if slot == "{adjective}"]
     if len(places) <= cues:
         return _review(label, rng)
+
     distractors = rng.randint(1, (cues - 1) // 2) if cues > 2 and rng.random() < DISTRACTOR_REVIEWS else 0
     chosen = rng.sample(places, cues)  # in random order, so the first ones may stand anywhere
     polarity = {place: 1 - label if i < distractors else label for i, place in enumerate(chosen)}
@@ -125,6 +127,7 @@ def _review(label: int, rng: random.Random) -> tuple[str, list[tuple[int, int]]]
         next(drawn[polarity[i]]) if i in polarity else rng.choice(FILLER[slot[1:-1]]) if slot[0] == "{" else slot
         for i, slot in enumerate(slots)
     ]
+
     return _written(words, set(chosen))
 
 
@@ -145,6 +148,8 @@ def _written(words: list[str], cues: set[int]) -> tuple[str, list[tuple[int, int
             text += " " if text else ""
         if i in cues:
             spans.append((len(text), len(text) + len(word)))
+
         text += word[0].upper() + word[1:] if starts_sentence else word
         starts_sentence = word == "."
+
     return text, spans

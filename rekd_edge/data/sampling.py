@@ -33,6 +33,7 @@ def stratified_split(
             f"{len(labels)} examples are too few to set {share:.0%} of every label aside for {purpose}; "
             f"give more of them, or a folder with a {purpose} file."
         ) from error
+
     return np.sort(first), np.sort(second)
 
 
@@ -43,9 +44,12 @@ def stratified_sample(labels: NDArray[np.int64], size: int, seed: int) -> NDArra
     """
     if size >= len(labels):
         return np.arange(len(labels))
+
     shuffled = np.random.default_rng(seed).permutation(len(labels))
     progress = np.empty(len(labels))  # how much of its class has been drawn before an example's turn
+
     for label in np.unique(labels):
         members = np.flatnonzero(labels[shuffled] == label)
         progress[members] = np.arange(len(members)) / len(members)
+
     return np.sort(shuffled[np.argsort(progress, kind="stable")[:size]])

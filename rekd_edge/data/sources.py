@@ -43,16 +43,19 @@ def load_data(spec: str, settings: DataSettings) -> DataSource:
     if "validation" not in source.splits and "train" in source.splits:
         splits = _with_validation(source.splits, settings)
         source = replace(source, splits=splits, made={**source.made, "validation": settings.validation_share})
+
     splits = {name: source.splits[name] for name in SPLITS if name in source.splits}
     if "test" in source.made:
         counts = ", ".join(f"{name} {len(examples)}" for name, examples in splits.items())
         say(f"{spec} is split by itself: {counts} examples (data.split_seed={settings.split_seed}).")
+
     return replace(source, splits={name: _limited(name, examples, settings) for name, examples in splits.items()})
 
 
 def _load(spec: str, settings: DataSettings) -> DataSource:
     if spec in BUILTIN:
         return BUILTIN[spec](settings.split_seed)
+
     place = Path(spec).expanduser()
     if spec and place.is_dir():
         return source_from_tables(folder_tables(place), settings)
@@ -60,6 +63,7 @@ def _load(spec: str, settings: DataSettings) -> DataSource:
         return _of_one_file(place, settings)
     if spec in HUB_NAMES or re.fullmatch(r"\w[\w.-]*/[\w.-]+", spec):
         return source_from_tables(hub_tables(spec), settings)
+
     raise InputError(
         f"There is no data {shown(spec)}; give {', '.join(HUB_NAMES)} or owner/name on the Hugging Face Hub, a file "
         f"({', '.join(READERS)}), a folder with train, validation or test files or images, {' or '.join(BUILTIN)}."
@@ -71,6 +75,7 @@ def _of_one_file(path: Path, settings: DataSettings) -> DataSource:
     source = source_from_tables({path.name: file_table(path)}, settings)
     (rows,) = source.splits.values()
     counts = np.bincount(rows.labels, minlength=len(source.label_names))
+
     rarest = int(np.argmin(counts))
     if counts[rarest] < len(SPLITS):
         raise InputError(

@@ -41,13 +41,16 @@ def hub_tables(name: str) -> dict[str, Dataset]:
                 f"The data set {name!r} could not be reached on the Hugging Face Hub; "
                 "check the connection or give a local folder that holds its files."
             ) from error
+
         raise InputError(
             f"The data set {name!r} cannot be loaded from the Hugging Face Hub ({_first_line(error)}); "
             "give a local folder that holds its files."
         ) from error
+
     found = {SPLIT_NAMES[split]: splits[split] for split in splits if split in SPLIT_NAMES}
     if not found:
         raise InputError(f"The data set {name!r} has no train, validation or test split, only: {', '.join(splits)}.")
+
     return found
 
 
@@ -63,13 +66,16 @@ def folder_tables(folder: Path) -> dict[str, Dataset]:
     if files:
         _refuse_doubles(files)
         return {SPLIT_NAMES[path.stem]: file_table(path) for path in files}
+
     subfolders = [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")]
     splits = [path for path in subfolders if path.name in SPLIT_NAMES]
     _refuse_doubles(splits)
+
     if splits:
         return {SPLIT_NAMES[path.name]: _image_folder(path) for path in splits}
     if subfolders:
         return {"train": _image_folder(folder)}
+
     raise InputError(
         f"{folder} holds no data; give a folder with train, validation or test as .parquet, .csv or .jsonl, "
         "or with images sorted into one folder a label."
@@ -85,12 +91,14 @@ def file_table(path: Path) -> Dataset:
     form = READERS.get(path.suffix.lower())
     if form is None:
         raise InputError(f"{path} is none of {', '.join(READERS)}; save it as one of these.")
+
     if form == "csv":
         from datasets import Dataset
 
         table = Dataset(read_csv(path))
         if not len(table):
             raise InputError(f"{path} is empty; fill or remove it.")
+
         return table
 
     options: dict[str, Any] = {}
@@ -98,6 +106,7 @@ def file_table(path: Path) -> Dataset:
         options["encoding"] = encoding_of(path)
         if options["encoding"] is None:
             raise InputError(f"{path} is not UTF-8, as JSON is; save it in UTF-8.")
+
     return _load(path, form, data_files=glob.escape(str(path)), **options)
 
 

@@ -36,6 +36,7 @@ def train_tokenizer(texts: Sequence[str], vocab_size: int) -> Tokenizer:
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
         special_tokens=[(token, vocabulary[token]) for token in ("[CLS]", "[SEP]")],
     )
+
     return tokenizer
 
 
@@ -50,15 +51,19 @@ def word_starts(tokenizer: Tokenizer) -> NDArray[np.bool_]:
     model = json.loads(tokenizer.to_str())["model"]
     joining = model.get("continuing_subword_prefix")
     starts = np.ones(max(vocabulary.values()) + 1, dtype=bool)
+
     if model["type"] == "WordPiece" and joining:
         starts[[i for piece, i in vocabulary.items() if piece.startswith(joining)]] = False
         return starts
+
     spaced = [piece.startswith(("Ġ", "▁")) for piece in vocabulary]
     if not any(spaced):
         raise InputError("This tokenizer does not mark where words begin; leave select_words out.")
+
     own = {token["id"] for token in json.loads(tokenizer.to_str())["added_tokens"]}
     for (piece, i), marked in zip(vocabulary.items(), spaced, strict=True):
         starts[i] = marked or i in own or piece[:1] in string.punctuation
+
     return starts
 
 

@@ -67,6 +67,7 @@ def _open(settings: EngineSettings) -> Engine:
         from rekd_edge.engines.ray import RayEngine
 
         return RayEngine(settings.workers, settings.address)
+
     from rekd_edge.engines.local import LocalEngine
 
     return LocalEngine(settings.workers)

@@ -54,6 +54,7 @@ class LocalEngine:
             return [name.strip() for name in shown.split(",") if name.strip() not in ("", "-1")]
         if shutil.which("nvidia-smi") is None:
             return []
+
         listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False).stdout
         return [str(i) for i in range(sum(line.startswith("GPU ") for line in listed.splitlines()))]
 
@@ -71,8 +72,10 @@ class LocalEngine:
         threads = max(1, min(task.cpus, self.cpus // (self.workers or 1)))
         gpus = self._pick(task.gpus or 0.0)
         environment = os.environ | worker_environment(threads)
+
         if self.gpus and gpus:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
+
         process = subprocess.Popen(
             python_command(CODE),
             stdin=subprocess.PIPE,
@@ -94,10 +97,12 @@ class LocalEngine:
                 for one in self._running:
                     if one.process.poll() is not None:  # what it has started holds its standard output open
                         _end(one.process)
+
         report = _report(answer)
         if report is not None:
             with suppress(subprocess.TimeoutExpired):
                 running.process.wait(LEAVE)
+
         _end(running.process)
         self._running.remove(running)
         return [Ended(running.task, report, _manner(running.process.returncode))]
@@ -114,11 +119,14 @@ class LocalEngine:
         process, answer = running.process, b""
         assert process.stdin is not None
         assert process.stdout is not None
+
         with suppress(OSError, ValueError):  # it has died, or this engine was closed
             process.stdin.write(packed)
             process.stdin.flush()
+
         with suppress(OSError, ValueError):
             answer = process.stdout.read()
+
         process.stdout.close()
         self._answers.put((running, answer))
 
@@ -144,9 +152,11 @@ def work() -> None:
     caller, answer = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     with open(os.devnull) as nothing:
         os.dup2(nothing.fileno(), 0)
+
     os.dup2(2, 1)  # what a task prints is no answer
     packed = pickle.load(caller)
     threading.Thread(target=_end_with, args=(caller,), daemon=True).start()
+
     with answer:
         pickle.dump(attempt(packed), answer)
 
@@ -171,9 +181,11 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     if hasattr(os, "killpg"):
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
+
     process.kill()
     process.wait()
     assert process.stdin is not None
+
     with suppress(OSError):
         process.stdin.close()
 

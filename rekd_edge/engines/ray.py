@@ -32,14 +32,17 @@ class RayEngine:
     def __init__(self, workers: int | None, address: str | None) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # a task without GPUs sees what it saw
+
         if address is None:
             os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # Ray listens on the loopback alone
+
         import ray
 
         self._ray = ray
         self._own = not ray.is_initialized()
         self._workers = workers
         self._share: int | None = None  # processors a worker, where this machine is all there is
+
         self._references: dict[Any, Task] = {}
         if self._own and address is None:
             self._share = processors() // (workers or 1)
@@ -53,6 +56,7 @@ class RayEngine:
                     f"No Ray cluster answers at {address} ({type(error).__name__}); correct --address (and set "
                     "RAY_AUTH_MODE=token where the cluster asks for one), or leave it out to start Ray on this machine."
                 ) from error
+
         self._attempt = ray.remote(max_retries=0)(attempt)  # what is lost is counted and restarted by the schedule
 
     def _init(self, **options: Any) -> None:
@@ -86,6 +90,7 @@ class RayEngine:
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         if not any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in nodes):
             say(f"{task.name} waits for a node with {cpus} processors and {gpus:g} GPUs; the cluster has none yet.")
+
         environment = thread_limits(cpus) | {"PYTHONSAFEPATH": "1"} if self._share is None else worker_environment(cpus)
         call = self._attempt.options(
             name=task.name, num_cpus=cpus, num_gpus=gpus, runtime_env={"env_vars": environment}
@@ -96,12 +101,14 @@ class RayEngine:
         """Wait for reports, and for errors of Ray itself, which mean that the process is lost."""
         first, _ = self._ray.wait(list(self._references), num_returns=1)
         ends = []
+
         for reference in first:
             task = self._references.pop(reference)
             try:
                 ends.append(Ended(task, self._ray.get(reference)))
             except self._ray.exceptions.RayError as error:
                 ends.append(Ended(task, loss=" ".join((str(error).strip() or type(error).__name__).split())[:200]))
+
         return ends
 
     def close(self) -> None:

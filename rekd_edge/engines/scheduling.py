@@ -53,9 +53,11 @@ def check_needs(tasks: Sequence[Task]) -> None:
     left = {task.name: task for task in tasks}
     if len(left) < len(tasks):
         raise ValueError("Two tasks have the same name.")
+
     unknown = {need for task in tasks for need in task.needs} - left.keys()
     if unknown:
         raise ValueError(f"No task is called {min(unknown)!r}, which another needs.")
+
     while left:
         free = [name for name, task in left.items() if not any(need in left for need in task.needs)]
         if not free:
@@ -76,6 +78,7 @@ def schedule(
     succeeded: set[str] = set()
     failed: set[str] = set()
     losses: Counter[str] = Counter()
+
     while waiting or running:
         for task in list(waiting):
             missing = next((need for need in task.needs if need in failed), None)
@@ -86,18 +89,22 @@ def schedule(
             elif succeeded.issuperset(task.needs):
                 if running and not _room(engine, list(running.values()), task, workers):
                     break
+
                 waiting.remove(task)
                 running[task.name] = task
                 started(task)
                 engine.start(task)
+
         for end in engine.ended() if running else ():
             name = end.task.name
             del running[name]
+
             if end.report is None:
                 losses[name] += 1
                 if losses[name] < LOSSES:
                     waiting.insert(0, end.task)
                     continue
+
             outcome = _outcome(end)
             (succeeded if outcome.error is None else failed).add(name)
             yield outcome
@@ -114,8 +121,10 @@ def _outcome(end: Ended) -> Outcome:
             error=f"Its process died {LOSSES} times ({end.loss}); where memory runs out, give it fewer workers.",
             lost=True,
         )
+
     if end.report.value is None:
         if end.report.details and os.environ.get("REKD_EDGE_TRACEBACK"):
             say(end.report.details)
         return Outcome(end.task, error=end.report.error, details=end.report.details)
+
     return Outcome(end.task, pickle.loads(end.report.value))

@@ -37,6 +37,7 @@ def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
     """
     unfinished = path.with_name(f".{path.name.removeprefix('.')}.{secrets.token_hex(8)}.tmp")
     create_file(unfinished).close()
+
     try:
         yield unfinished
         if durable:
@@ -46,6 +47,7 @@ def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
         with suppress(OSError):
             unfinished.unlink()
         raise
+
     if durable:
         sync_folder(path.parent)
 
@@ -69,6 +71,7 @@ def sync_folder(folder: Path) -> None:
     """Wait until the names in a folder are on the disk; Windows cannot be asked for that."""
     if os.name == "nt":
         return
+
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

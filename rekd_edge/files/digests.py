@@ -28,13 +28,16 @@ def write_digests(folder: Path) -> None:
     """
     sync_tree(folder)
     lines = []
+
     for name in sorted(_names(folder)):
         path = folder / name
         if path.is_symlink() or not path.is_file():
             raise ValueError(f"{path} is no regular file.")
         if _LINE.fullmatch(f"{'0' * 64}  {name}") is None or "\\" in name:
             raise ValueError(f"{name!r} cannot stand in a list of digests.")
+
         lines.append(f"{sha256_of(path, follow_links=False)}  {name}\n")
+
     write_text(folder / DIGESTS, "".join(lines))
 
 
@@ -49,8 +52,10 @@ def verify_digests(folder: Path) -> str | None:
         text = (folder / DIGESTS).read_text(encoding="utf-8") if not (folder / DIGESTS).is_symlink() else ""
     except (OSError, ValueError):
         return f"has no {DIGESTS}"
+
     *lines, end = text.split("\n")
     matches = [_LINE.fullmatch(line) for line in lines]
+
     listed = {match[2]: match[1] for match in matches if match is not None}
     if not listed or len(listed) < len(lines) or end:
         return f"has a damaged {DIGESTS}"
@@ -60,13 +65,16 @@ def verify_digests(folder: Path) -> str | None:
         return f"lacks {min(missing)}"
     if extra := present - listed.keys():
         return f"holds {min(extra)}, which its {DIGESTS} does not list"
+
     for name, digest in listed.items():
         try:
             same = sha256_of(folder / name, follow_links=False) == digest
         except OSError:
             same = False
+
         if not same:
             return f"has a damaged {name}"
+
     return None
 
 

@@ -28,8 +28,10 @@ def read_json(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} is missing; restore it or train the run again.") from error
     except (ValueError, RecursionError) as error:  # not JSON, or not UTF-8, or nested without end
         raise InputError(f"{path} is damaged; restore it or train the run again.") from error
+
     if not isinstance(content, dict):
         raise InputError(f"{path} is not a JSON object; restore it or train the run again.")
+
     return content
 
 

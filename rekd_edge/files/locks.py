@@ -48,11 +48,13 @@ def locked(output: Path, wait: bool = False) -> Iterator[None]:
     made = [parent for parent in output.parents if not parent.exists()]
     output.parent.mkdir(parents=True, exist_ok=True)
     path, holder = (output.with_name(f".{output.name}.{end}") for end in ("lock", "lock.json"))
+
     try:
         with FileLock(path, timeout=FOREVER if wait else NOT_AT_ALL):
             since = datetime.now().astimezone().isoformat(timespec="seconds")
             write_text(holder, json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}))
             token = _held.set(_held.get() | {output})
+
             try:
                 yield
             finally:

@@ -35,6 +35,7 @@ def claim_folder(path: Path, purpose: str) -> Path:
             raise InputError(f"{path} holds files that rekd-edge did not put there; move them away.")
         with create_file(path / MARKER) as file:
             file.write(json.dumps({"made by": "rekd-edge", "for": purpose}).encode())
+
     return path
 
 
@@ -42,6 +43,7 @@ def is_ours(path: Path, purpose: str) -> bool:
     """Whether a path is a folder, and no link to one, that `claim_folder` made for this purpose."""
     if path.is_symlink() or not path.is_dir():
         return False
+
     try:
         with os.fdopen(os.open(path / MARKER, os.O_RDONLY | NO_LINK | BINARY), "rb") as file:
             return json.loads(file.read(LARGEST)) == {"made by": "rekd-edge", "for": purpose}
@@ -71,8 +73,10 @@ def remove_ours(path: Path, purpose: str, parts: Collection[str] | None = None) 
             shutil.rmtree(path / name)
         else:
             (path / name).unlink()
+
     if kept:
         return False
+
     (path / MARKER).unlink()  # last: what is left of a deletion that was cut off is still ours
     path.rmdir()
     return True

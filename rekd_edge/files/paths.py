@@ -42,11 +42,13 @@ def inside(folder: Path, name: str) -> Path:
     relative = Path(name)
     if relative.is_absolute() or relative.drive or ".." in relative.parts or relative == Path():
         raise InputError(f"{name!r} does not lie in {folder}; it names a file outside it.")
+
     path = folder
     for part in relative.parts:
         path = path / part
         if path.is_symlink():
             raise InputError(f"{path} is a link; put the file itself there.")
+
     return path
 
 
@@ -58,8 +60,10 @@ def real_folder(path: Path) -> Path:
     """
     if path.is_symlink():
         raise InputError(f"{path} is a link, which is not followed; remove it.")
+
     try:
         path.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise InputError(f"{path} is a file where a folder must be; remove it.") from error
+
     return path

@@ -30,14 +30,17 @@ def staged_folder(output: Path) -> Iterator[Path]:
         check_output_folder(output)  # another call may have written it while this one waited
         remove_stale_staging(output)
         staging = claim_folder(output.with_name(f".{output.name}.{secrets.token_hex(8)}"), _purpose(output))
+
         try:
             content = staging / output.name  # beside the marker, which is no part of the output
             content.mkdir()
             yield content
 
             sync_tree(content)
+
             if output.is_dir():
                 output.rmdir()
+
             content.rename(output)
             sync_folder(output.parent)
         finally:
@@ -62,6 +65,7 @@ def built_in_place(output: Path, parts: Collection[str]) -> Iterator[Path]:
         remove_ours(output, _purpose(output), parts)
         check_output_folder(output)
         claim_folder(output, _purpose(output))
+
         try:
             yield output
             sync_tree(output)
@@ -69,6 +73,7 @@ def built_in_place(output: Path, parts: Collection[str]) -> Iterator[Path]:
             with suppress(OSError):
                 remove_ours(output, _purpose(output), parts)
             raise
+
         (output / MARKER).unlink()
 
 

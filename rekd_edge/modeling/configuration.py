@@ -117,6 +117,7 @@ class RationaleConfig:
         except (ValidationError, InputError, TypeError) as error:
             reason = one_sentence(cls, error) if isinstance(error, ValidationError) else str(error)
             raise InputError(f"{file} was not written by rekd-edge train: {reason}") from error
+
         return config
 
     def _check(self) -> None:
@@ -128,6 +129,7 @@ class RationaleConfig:
         method_of(self.method)
         if len(self.labels) < 2 or len(set(self.labels)) < len(self.labels):
             raise InputError("labels must be at least two different ones.")
+
         for name in ("predictor", "generator"):
             if (tower := getattr(self, name)) is not None:
                 _check_geometry(name, tower)
@@ -136,6 +138,7 @@ class RationaleConfig:
             settings = ImageSettings.from_dict(self.image)
             if max(settings.height, settings.width) > LARGEST_SIDE:
                 raise InputError(f"an image of {settings.height} x {settings.width} pixels is larger than is read.")
+
         vocabulary, places = (self.predictor.get(key) for key in ("vocab_size", "max_position_embeddings"))
         if vocabulary is not None and max([self.pad_token_id, *self.special_token_ids]) >= vocabulary:
             raise InputError(f"a token id is not in the vocabulary of {vocabulary}.")
@@ -148,6 +151,7 @@ def _check_geometry(name: str, tower: dict[str, Any]) -> None:
         raise InputError(f"{name}.model_type must be a text.")
     if tower.get("chunk_size_feed_forward", 0) != 0:  # transformers would refuse lengths that are no multiple of it
         raise InputError(f"{name}.chunk_size_feed_forward must be 0.")
+
     for key, largest in _GEOMETRY.items():
         value = tower.get(key)
         if key in tower and not (type(value) is int and 1 <= value <= largest):

@@ -108,8 +108,10 @@ class RationaleModel(nn.Module):
         super().__init__()
         self.config = config
         self.generator: Any = self.build_generator(config, generator)
+
         if not config.final_norm:
             predictor.skip_final_norm()
+
         self.predictor = self.build_predictor(config, predictor)
 
         if config.share_embeddings and generator is not None:
@@ -339,14 +341,18 @@ class RationaleModel(nn.Module):
         folder = Path(folder)
         config = RationaleConfig.load(folder)
         file = folder / MODEL_FILE
+
         try:
             with safe_open(str(file), "pt") as saved:
                 shapes = {name: tuple(saved.get_slice(name).get_shape()) for name in saved.keys()}  # noqa: SIM118
+
             # without memory for its weights, for whatever the configuration may ask for
             with torch.device("meta"):
                 skeleton = _built(config)
+
             if shapes != {name: tuple(weight.shape) for name, weight in skeleton.checkpoint().items()}:
                 raise InputError(f"{file} does not fit its config.json; train the run again.")
+
             model, weights = _built(config), load_file(str(file))
         except (OSError, SafetensorError) as error:
             raise InputError(f"{file} is missing or damaged; restore it or train the run again.") from error
@@ -357,11 +363,13 @@ class RationaleModel(nn.Module):
 
         model.load_checkpoint(weights, str(file))
         model.eval()
+
         try:
             with torch.no_grad():
                 model(**_short_input(model))
         except Exception as error:  # options of the method that no run has
             raise InputError(f"{folder / CONFIG_FILE} does not describe a model that runs; train it again.") from error
+
         return model
 
     def count_loss_as(self, share: float | Tensor) -> None:

@@ -144,11 +144,13 @@ class ZeroingPredictor(Predictor):
         hidden = encoder.assemble(encoder.embed(encoder.features(inputs)))  # [batch, positions, hidden]
         stays = nn.functional.pad(visible, (encoder.prefix, 0), value=1.0)[..., None].to(hidden.dtype)
         first = stays
+
         if self.zeroes_class_token:  # before the first layer alone
             first = stays * (torch.arange(stays.shape[1], device=stays.device) > 0)[:, None]
 
         for place, layer in enumerate(encoder.layer_stack()):
             hidden = encoder.run([layer], hidden * (stays if place else first), bias)
+
         return self.classifier(self.pool(encoder.finish(hidden), visible))
 
 
@@ -166,22 +168,26 @@ class PLMRModel(RationaleModel):
     def build(cls, facts: RationaleConfig, encoder: EncoderSource, depth: Depth, options: Any) -> RationaleModel:
         predictor = encoder(depth.predictor)
         layers = check_layers(predictor)
+
         split = depth.generator
         if split is None or not 2 <= split < layers:
             raise InputError(
                 f"plmr splits {layers} layers into generator and predictor; generator_layers must be between 2 and "
                 f"{layers - 1}."
             )
+
         full_layers = split // 2 if options.full_layers is None else options.full_layers
         if not 1 <= full_layers < split:
             raise InputError(
                 f"plmr.full_layers must be between 1 and {split - 1}, one less than generator_layers, "
                 f"not {full_layers}."
             )
+
         if options.zero_class_token and (facts.task != "text" or facts.mask_mode != "zero"):
             raise InputError("plmr.zero_class_token is for texts with mask_mode=zero; leave it out.")
         if not facts.final_norm:
             raise InputError("plmr's early exit and its predictor read normalised states; leave final_norm out.")
+
         generator = encoder(split)
         del predictor.layer_stack()[:split]
         predictor.config.num_hidden_layers = layers - split
@@ -194,6 +200,7 @@ class PLMRModel(RationaleModel):
             "zero_class_token": options.zero_class_token,
             "zeroed": options.zeroed,
         }
+
         return cls(facts, predictor, generator)
 
     def build_predictor(self, config: RationaleConfig, encoder: Encoder) -> Predictor:
@@ -237,6 +244,7 @@ class PLMRModel(RationaleModel):
         generator, layers = self.generator, self.generator.pruning_layers
         full_logits = self.predictor.classifier(generator.encoder.finish(hidden[:, :1])[:, 0]).float()
         now, alive, margins, kept = bias, feature.float(), [], []
+
         for step, layer in enumerate(layers):
             hidden = generator.encoder.run([layer], hidden, now)
             z = mean_over_units(generator.score(hidden), unit).float()  # [batch, features, 2]
@@ -246,9 +254,11 @@ class PLMRModel(RationaleModel):
             margins.append(z[..., 1] - z[..., 0])
             kept.append(alive)
             hidden, now = generator.hide(hidden, (alive + special.float()).clamp(max=1.0), bias)
+
         steps, masks = torch.stack(margins, dim=1), torch.stack(kept, dim=1)
         whole = cascade(steps)
         outlived = masks[:, :-1].detach().sum(dim=1)
+
         return PLMRSelection(feature, whole, unit, whole, None, alive, steps, outlived, masks, full_logits)
 
     def _decided(
@@ -260,24 +270,31 @@ class PLMRModel(RationaleModel):
         where = torch.arange(feature.shape[1], device=feature.device).expand(feature.shape)
         alive, margins = feature, []
         outlived = margin = torch.zeros(feature.shape, device=feature.device)
+
         for step, layer in enumerate(layers):
             hidden = generator.encoder.run([layer], hidden, bias)
             z = generator.score(hidden).float()
             found = z[..., 1] - z[..., 0]  # [batch, left]
+
             if drops:
                 found = torch.zeros_like(margin).scatter(1, where, found)
+
             found = mean_over_units(found[..., None], unit)[..., 0]
             margin = torch.where(alive, found, margin)
             margins.append(margin)
+
             if step + 1 == len(layers):
                 break
+
             decisive = (margin + biases[step]).masked_fill(~alive, NEVER_SELECTED)
             alive = deterministic_mask(decisive, alive, unit, self._limits_at(step, len(layers)))
             outlived = outlived + alive.float()
+
             if drops:
                 hidden, where, bias = generator.shed(hidden, where, alive | special)
             else:
                 hidden, bias = generator.hide(hidden, (alive | special).float(), bias)
+
         steps = torch.stack(margins, dim=1)
         return PLMRSelection(feature, cascade(steps), unit, margins=steps, outlived=outlived)
 
@@ -306,6 +323,7 @@ class PLMRModel(RationaleModel):
         self._set_biases([0.0] * steps)
         biases: list[float] = []
         selections: list[Selection] = []
+
         for step, share in enumerate(kept_shares(self.config.target_ratio, steps).tolist()):
             selections, found = select_all(), []
             for each in selections:
@@ -313,11 +331,14 @@ class PLMRModel(RationaleModel):
                 assert each.margins is not None
                 assert each.outlived is not None
                 found.append((each.margins[:, step], each.feature, each.feature & (each.outlived >= step), each.unit))
+
             if step + 1 == steps:
                 biases.append(solve(found, self.config.target_ratio))
             else:
                 biases.append(solve(found, share, Limits(self.config.min_selected), SLACK * share))
+
             self._set_biases([*biases, *[0.0] * (steps - step - 1)])
+
         return selections
 
     def _set_biases(self, biases: list[float]) -> None:

@@ -147,6 +147,7 @@ class RTPModel(RationaleModel):
         """
         assert input_ids is not None
         selection = self.select(input_ids, attention_mask)
+
         if fixed_masks:
             assert selection.logits is not None
             selection = replace(
@@ -155,14 +156,18 @@ class RTPModel(RationaleModel):
                 evidence=selection.evidence.detach(),
                 sigma=selection.sigma.detach(),
             )
+
         margin = self.margin(selection)
         mask = self.deterministic_mask(margin, selection)
         output = RTPOutput(selection.class_logits, mask, margin, selection=selection)
+
         if explained is None:
             return output
+
         share = of_class(class_scores(selection), explained)  # [batch, features]
         shares = [share, (1 - share) * selection.feature]
         logits = self._frozen(input_ids, attention_mask, torch.cat(shares), freeze_class_head)
+
         return replace(output, rationale_logits=logits[0], complement_logits=logits[1])
 
     def select(self, inputs: Tensor, attention_mask: Tensor | None, sampling: Sampling | None = None) -> RTPSelection:
@@ -174,6 +179,7 @@ class RTPModel(RationaleModel):
         sigma = heads[..., 0].clamp(*LOG_SIGMA).exp()
         evidence = mean_over_units(marc_evidence(sigma, heads[..., 1], feature, self.config.options["sigma"]), unit)
         own = of_class(evidence, class_logits.argmax(dim=-1))
+
         return RTPSelection(
             feature=feature,
             logits=torch.stack([torch.zeros_like(own), own], dim=-1),
@@ -214,6 +220,7 @@ class RTPModel(RationaleModel):
         options.pop("class_biases", None)
         selections = super().calibrate(select_all, solve)
         biases = []
+
         for label, ratio in enumerate(options.get("class_ratios") or [config.target_ratio] * len(config.labels)):
             found = []
             for each in selections:
@@ -223,8 +230,10 @@ class RTPModel(RationaleModel):
                 feature = each.feature[rows]
                 unit = None if each.unit is None else each.unit[rows]
                 found.append((each.logits[rows][..., 1], feature, feature, unit))
+
             predicted = any(feature.any() for _, feature, _, _ in found)
             biases.append(solve(found, ratio) if predicted else config.margin_bias)
+
         options["class_biases"] = biases
         return selections
 
@@ -258,10 +267,12 @@ class RTPModel(RationaleModel):
         given = inputs.repeat(2, 1), visible, None if bias is None else bias.repeat(2, 1, 1, 1)
         training = predictor.training
         predictor.eval()
+
         try:
             logits = functional_call(predictor, weights, given)
         finally:
             predictor.train(training)
+
         return logits.float().unflatten(0, (2, -1))
 
 

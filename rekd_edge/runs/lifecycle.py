@@ -50,6 +50,7 @@ def reopen(run: RunFolder, recipe: dict[str, Any], defaults: dict[str, Any], res
         return None
     if not resume:
         raise InputError(f"{run.path} is not empty; give --output a new folder, or --resume to go on with this run.")
+
     if not run.is_finished and not run.recipe_file.is_file():
         if {path.name for path in run.path.iterdir()} == {run.checkpoints.name}:
             return None  # killed before anything was written
@@ -57,8 +58,10 @@ def reopen(run: RunFolder, recipe: dict[str, Any], defaults: dict[str, Any], res
 
     _check_settings(run, recipe, defaults)
     _remove_staging(run)
+
     if not run.is_finished:
         return None
+
     remove_ours(run.checkpoints, CHECKPOINTS)
     return run.read_metrics()
 
@@ -66,6 +69,7 @@ def reopen(run: RunFolder, recipe: dict[str, Any], defaults: dict[str, Any], res
 def _check_settings(run: RunFolder, recipe: dict[str, Any], defaults: dict[str, Any]) -> None:
     saved = run.read_recipe()
     saved = {**defaults, **saved, "data": {**defaults["data"], **saved["data"]}}
+
     changed = sorted(key for key in recipe if recipe[key] != saved.get(key))
     if changed:
         raise InputError(
@@ -90,9 +94,11 @@ def begin(run: RunFolder, recipe: dict[str, Any], sources: dict[str, Any]) -> li
             f"{run.path} was started by an earlier release, whose checkpoints cannot be verified; remove it and train "
             "again without --resume."
         )
+
     claim_folder(run.checkpoints, CHECKPOINTS)
     if not run.recipe_file.is_file():
         write_json(run.recipe_file, recipe)
+
     if run.sources_file.is_file():
         saved = read_json(run.sources_file)
         changed = [name for name, source in sources.items() if saved.get(name) != source]
@@ -101,6 +107,7 @@ def begin(run: RunFolder, recipe: dict[str, Any], sources: dict[str, Any]) -> li
                 f"The {' and the '.join(changed)} of {run.path} changed since it was started; resume with what it "
                 "had, or give --output a new folder."
             )
+
     write_json(run.sources_file, sources)
     return made
 
@@ -116,6 +123,7 @@ def withdraw(run: RunFolder, made: Sequence[Path]) -> None:
     trained = controls or any(run.checkpoints.glob("**/checkpoint-*"))
     if trained or run.is_finished:
         return
+
     remove_ours(run.checkpoints, CHECKPOINTS)
     with suppress(OSError):  # something else is there
         for folder in made:
@@ -133,6 +141,7 @@ def finish(run: RunFolder, save_model: Callable[[Path], None], record: dict[str,
     """
     asked = read_json(run.recipe_file)
     staging = claim_folder(run.path / f"{STAGING}{secrets.token_hex(8)}", PURPOSE)
+
     try:
         save_model(staging)
         write_json(staging / RECORD_FILE, {**record, "asked": asked})
@@ -142,9 +151,11 @@ def finish(run: RunFolder, save_model: Callable[[Path], None], record: dict[str,
         names = {path.name for path in staging.iterdir()} - {MARKER, METRICS_FILE}
         for name in [*sorted(names), METRICS_FILE]:
             os.replace(staging / name, run.path / name)
+
         sync_folder(run.path)
     finally:
         remove_ours(staging, PURPOSE)
+
     remove_ours(run.checkpoints, CHECKPOINTS)
 
 
@@ -160,11 +171,13 @@ def restate(run: RunFolder, settings: dict[str, Any], spec: str) -> None:
     """
     if not run.path.is_dir():
         return
+
     _remove_staging(run)
     try:
         then = run.read_recipe()
     except InputError:
         then = None
+
     if then is None or not (run.is_finished or is_ours(run.checkpoints, CHECKPOINTS)):
         shutil.rmtree(run.path)
         return
@@ -172,6 +185,7 @@ def restate(run: RunFolder, settings: dict[str, Any], spec: str) -> None:
     now = {**then, **settings, "data": {**then["data"], "spec": spec}}
     if now == then:
         return
+
     if run.is_finished:
         write_json(run.record_file, {**run.read_record(), "asked": now})
     else:

@@ -11,8 +11,10 @@ def __getattr__(name: str) -> Any:
         from rekd_edge.runtime.rationalizer import Rationalizer
 
         return Rationalizer
+
     if name in ("ImagePrediction", "TextPrediction"):
         from rekd_edge.runtime import prediction
 
         return getattr(prediction, name)
+
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

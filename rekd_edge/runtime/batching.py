@@ -37,6 +37,7 @@ def parts(texts: Sequence[Any]) -> Iterator[slice]:
             yield slice(start, index)
             start, characters = index, 0
         characters += length
+
     if start < len(texts):
         yield slice(start, len(texts))
 
@@ -48,9 +49,11 @@ def batches_of_like_length(lengths: Sequence[int], batch_size: int) -> list[list
     """
     batches: list[list[int]] = []
     held = 0  # positions of the last batch that are no padding
+
     for index in sorted(range(len(lengths)), key=lengths.__getitem__):
         length = lengths[index]
         rows = len(batches[-1]) + 1 if batches else 0
+
         fits = 0 < rows <= batch_size and length * rows <= BATCH_POSITIONS
         if fits and held + length >= (1 - PADDING) * length * rows:
             batches[-1].append(index)
@@ -58,6 +61,7 @@ def batches_of_like_length(lengths: Sequence[int], batch_size: int) -> list[list
         else:
             batches.append([index])
             held = length
+
     return batches
 
 

@@ -116,19 +116,24 @@ def run_benchmark(
     """
     threads = settings.threads or _available_cores()
     rationalizer = Rationalizer.load(bundle, threads=threads)
+
     manifest = rationalizer.manifest
     if manifest.text:
         _limit_tokens(rationalizer, settings.tokens or manifest.text.max_length)
+
     batches, sources = _batches(rationalizer, inputs, settings)
     graphs = [_baseline_graph(path) for path in baselines]
     sessions = [rationalizer.session, *(open_session(graph, threads) for graph in graphs)]
+
     feeds = [[_feed(session, batch) for batch in batches] for session in sessions]
     for session, graph, feed in zip(sessions, [bundle / LAYOUT.graph, *graphs], feeds, strict=True):
         _warm_up(session, feed, settings.warm_up, graph)
+
     latencies = _interleaved(sessions, feeds, settings.repeats, progress)
     cold_start, peak = _cold_start(bundle, threads, settings.cold_starts)
     files = manifest.fields["files"]
     ours, *theirs = [_summary(times, settings.batch_size) for times in latencies]
+
     return {
         "threads": threads,
         "batch_size": settings.batch_size,
@@ -196,6 +201,7 @@ def _batches(
         return batches, rationalizer.tokenizer.decode_batch(rows)
     else:
         sources = _random_images(rationalizer, size * GENERATED_BATCHES)
+
     return [rationalizer.prepare(chunk) for chunk in _chunks(sources, size)], sources
 
 
@@ -209,6 +215,7 @@ def _random_rows(rationalizer: Rationalizer, count: int) -> list[list[int]]:
     free = allowed_tokens(tokenizer) - len(specials)
     middle = np.random.default_rng(SEED).choice(np.array(pool), size=(count, free)).tolist()
     half = len(specials) // 2
+
     return [specials[:half] + row + specials[half:] for row in middle]
 
 
@@ -238,15 +245,19 @@ def _baseline_graph(path: Path) -> Path:
     """The ONNX file of a baseline: the file itself, a bundle's, or the one in a folder written by Optimum."""
     if path.is_file() and path.suffix == ".onnx":
         return path
+
     if (path / LAYOUT.manifest).is_file():
         Manifest.load(path)
         return path / LAYOUT.graph
+
     graphs = sorted(path.glob("*.onnx"))
     if not (path / "config.json").is_file() or not graphs:
         raise InputError(f"{path} is no baseline; give a bundle, or a folder that Optimum wrote (config.json, *.onnx).")
+
     if len(graphs) > 1:
         names = ", ".join(graph.name for graph in graphs)
         raise InputError(f"{path} holds several graphs ({names}); give the path of one of them.")
+
     return graphs[0]
 
 
@@ -266,6 +277,7 @@ def _feed(session: InferenceSession, batch: Batch) -> Batch:
             feed[name] = np.zeros_like(batch["input_ids"])
         else:
             raise InputError(f"A baseline asks for {name!r}, which the bundle's inputs lack; choose another baseline.")
+
     return feed
 
 
@@ -294,8 +306,10 @@ def _interleaved(
             start = time.perf_counter()
             sessions[system].run(None, feed)
             times[system].append(time.perf_counter() - start)
+
         if progress:
             progress(repeat + 1, repeats)
+
     return times
 
 
@@ -311,12 +325,14 @@ def _rationale_ratio(rationalizer: Rationalizer, batches: Sequence[Batch]) -> fl
     """Mean of |M| / L over the rows that were measured."""
     ratios: list[float] = []
     text = rationalizer.manifest.text
+
     for batch in batches:
         mask = rationalizer.run(batch)["rationale_mask"]
         feature = np.ones_like(mask)
         if text:
             feature = (batch["attention_mask"] == 1) & ~np.isin(batch["input_ids"], text.special_token_ids)
         ratios += (mask.sum(axis=1) / np.maximum(feature.sum(axis=1), 1)).tolist()
+
     return statistics.fmean(ratios)
 
 
@@ -334,6 +350,7 @@ def _cold_start(bundle: Path, threads: int, runs: int) -> tuple[float | None, in
     environment = os.environ | isolated_imports()
     seconds: list[float] = []
     peaks: list[int] = []
+
     for _ in range(runs):
         start = time.perf_counter()
         with subprocess.Popen(
@@ -343,10 +360,14 @@ def _cold_start(bundle: Path, threads: int, runs: int) -> tuple[float | None, in
             peak = child.stdout.readline()
             seconds.append(time.perf_counter() - start)
             _, errors = child.communicate()
+
         if child.returncode or not peak:
             last = (errors.strip().splitlines() or ["no message"])[-1]
             raise FailureError(f"A fresh process could not predict with {bundle} ({last}).")
+
         peaks.append(int(peak))
+
     if not runs:
         return None, None
+
     return statistics.median(seconds), round(statistics.median(peaks)) or None

@@ -74,8 +74,10 @@ class Manifest:
     def _load(cls, folder: Path, verify: bool, trusted_keys: Sequence[KeySource] | None) -> Manifest:
         if trusted_keys is not None and not verify:
             raise InputError("A signature covers the files by their SHA-256; leave verify on with trusted_keys.")
+
         raw = read_manifest(folder)
         sealed = check_seal(folder, raw)
+
         if trusted_keys is not None:
             from rekd_edge.runtime.signature import check_signature
 
@@ -84,8 +86,10 @@ class Manifest:
         manifest = cls.parse(raw, folder / LAYOUT.manifest, sealed=sealed)
         for name, record in manifest.fields["files"].items():
             check_file(folder, name, record, verify)
+
         if verify and not sealed:
             warnings.warn(NO_SEAL.format(folder), UnsealedBundleWarning, stacklevel=4)
+
         return manifest
 
     @classmethod
@@ -98,6 +102,7 @@ class Manifest:
         fields = _read_fields(raw, path)
         if not sealed and "seal" in fields:
             raise InputError(f"{path.with_name(LAYOUT.seal)} is missing; copy the whole bundle again.")
+
         wrong = violation(fields, manifest_schema()) or _contradiction(fields)
         if wrong is not None:
             raise InputError(f"{path} is invalid ({wrong}); export the bundle again.")
@@ -137,14 +142,17 @@ def _read_fields(raw: bytes, path: Path) -> dict[str, Any]:
         fields = parse_json(raw)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not valid JSON ({error}); export the bundle again.") from error
+
     version = fields.get("schema_version") if isinstance(fields, dict) else None
     if not isinstance(version, int) or version < 1:
         raise InputError(f"{path} states no schema_version, so it is no bundle's manifest; export the bundle again.")
+
     if version > SCHEMA_VERSION:
         raise InputError(
             f"{path} has schema version {version} and this rekd-edge reads up to {SCHEMA_VERSION}; "
             "upgrade with: pip install -U rekd-edge"
         )
+
     return fields
 
 
@@ -158,6 +166,7 @@ def _contradiction(fields: Mapping[str, Any]) -> str | None:
         return None
     if len(fields.get("class_thresholds", ())) != len(fields["labels"]):
         return "class_thresholds must be as many as labels"
+
     return None
 
 

@@ -67,14 +67,18 @@ def render_text(text: str, prediction: TextPrediction) -> RenderableType:
     """
     body = Text()
     position = 0
+
     for span in prediction.rationale:
         body.append(printable(text[position : span["start"]]))
         body.append(printable(text[span["start"] : span["end"]]), HIGHLIGHT)
         position = span["end"]
+
     body.append(printable(text[position:]))
     headline = _headline(prediction, f"{sum(prediction.mask)} of {len(prediction.mask)} tokens")
+
     if prediction.truncated:
         headline.append("  (the end of the text was not read)", "yellow")
+
     return Group(headline, body)
 
 
@@ -88,14 +92,17 @@ def render_image(image: ImageSource, prediction: ImagePrediction) -> RenderableT
     rows, columns = mask.shape
     # Each patch is `cell` terminal pixels wide and high; an even height fills whole characters.
     cell = max(1, min(prediction.patch_size, TERMINAL_PIXELS // columns))
+
     pixels = _highlighted(load_image(image).resize((columns * cell, rows * cell)), mask)
     if len(pixels) % 2:
         pixels = np.concatenate([pixels, np.zeros_like(pixels[:1])])
+
     picture = Text(no_wrap=True)
     for upper, lower in zip(pixels[::2].tolist(), pixels[1::2].tolist(), strict=True):
         for top, bottom in zip(upper, lower, strict=True):
             picture.append("▀", Style(color=Color.from_rgb(*top), bgcolor=Color.from_rgb(*bottom)))
         picture.append("\n")
+
     return Group(_headline(prediction, f"{int(mask.sum())} of {mask.size} patches"), picture)
 
 
@@ -110,6 +117,7 @@ def show(console: Console, source: Any, prediction: TextPrediction | ImagePredic
         if console.color_system is None:
             words = ", ".join(printable(span["text"]) for span in prediction.rationale)
             console.print(f"rationale: {words}", markup=False, soft_wrap=True)
+
         for line in _other_classes(prediction):
             console.print(line, soft_wrap=True)
     elif console.color_system is None:
@@ -129,6 +137,7 @@ def rationale_png(image: ImageSource, prediction: ImagePrediction, path: str | o
     destination = Path(path)
     if not destination.parent.is_dir() or destination.is_dir():
         raise InputError(f"{destination} cannot be a file; give the path of a PNG in a folder that exists.")
+
     mask = np.array(prediction.mask, dtype=bool)
     picture = _enlarged(load_image(image), mask.shape, prediction.patch_size)
     pixels = _highlighted(picture, mask)
@@ -150,6 +159,7 @@ def rationale_svg(text: str, prediction: TextPrediction, path: str | os.PathLike
     destination = Path(path)
     if not destination.parent.is_dir() or destination.is_dir():
         raise InputError(f"{destination} cannot be a file; give the path of an SVG in a folder that exists.")
+
     recorder = Console(
         record=True, width=SVG_COLUMNS, file=io.StringIO(), force_terminal=True, color_system="truecolor"
     )
@@ -179,6 +189,7 @@ def _other_classes(prediction: TextPrediction) -> list[Text]:
         words = ", ".join(printable(span["text"]) for span in prediction.class_rationales[label]["rationale"])
         share = f"{prediction.scores[label]:.1%}"
         lines.append(Text.assemble(("for ", "dim"), printable(label), (f"  {share}  ", "dim"), words))
+
     return lines[:OTHERS_SHOWN]
 
 
@@ -198,6 +209,7 @@ def _highlighted(image: Image, mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
     selected = mask[np.arange(height) * rows // height][:, np.arange(width) * columns // width]  # [H, W]
     dimmed = pixels.mean(axis=-1, keepdims=True) * DIMMED
     tinted = pixels * (1 - TINTED) + np.array(TINT) * TINTED
+
     return np.where(selected[..., None], tinted, dimmed).astype(np.uint8)
 
 

@@ -78,6 +78,7 @@ def check_operators(model: bytes) -> None:
             raise ValueError("holds graphs for training, which a bundle's has none of")
         if number == MODEL_GRAPH:
             nodes += _check_graph(model, start, end)
+
     if not nodes:
         raise ValueError("is no ONNX graph")
     if nodes > MAX_NODES:
@@ -90,6 +91,7 @@ def _check_graph(model: bytes, start: int, end: int) -> int:
     for number, wire, first, last in _fields(model, start, end):
         if wire != LENGTH:
             continue
+
         if number == GRAPH_NODE:
             nodes += 1
             _check_node(model, first, last)
@@ -97,6 +99,7 @@ def _check_graph(model: bytes, start: int, end: int) -> int:
             _check_tensor(model, first, last)
         elif number == GRAPH_SPARSE:
             raise ValueError("holds sparse weights, which a bundle's graph has none of")
+
     return nodes
 
 
@@ -139,6 +142,7 @@ def _fields(data: bytes, at: int, end: int) -> Iterator[Field]:
         tag, at = _varint(data, at, end)
         number, wire = tag >> 3, tag & 7
         start = at
+
         if wire == VARINT:
             _, at = _varint(data, at, end)
         elif wire == LENGTH:
@@ -150,8 +154,10 @@ def _fields(data: bytes, at: int, end: int) -> Iterator[Field]:
             at += 4
         else:
             at = end + 1
+
         if at > end or not 0 < number < 2**29:
             raise ValueError("is no ONNX graph, or damaged")
+
         yield number, wire, start, at
 
 
@@ -161,11 +167,14 @@ def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
     for shift in range(0, 70, 7):
         if at >= end:
             break
+
         byte = data[at]
         at += 1
         value |= (byte & 0x7F) << shift
+
         if byte < 0x80:
             return value & 0xFFFF_FFFF_FFFF_FFFF, at
+
     raise ValueError("is no ONNX graph, or damaged")
 
 
@@ -204,6 +213,7 @@ def contract_io(manifest: Manifest) -> tuple[Tensors, Tensors]:
         inputs: Tensors = {"pixel_values": (TYPES["float32"], (None, 3, manifest.image.height, manifest.image.width))}
     else:
         inputs = dict.fromkeys(("input_ids", "attention_mask"), (TYPES["int64"], (None, None)))
+
     outputs: Tensors = {
         "logits": (TYPES["float32"], (None, classes)),
         "rationale_mask": (TYPES["bool"], (None, features)),
@@ -211,6 +221,7 @@ def contract_io(manifest: Manifest) -> tuple[Tensors, Tensors]:
     }
     if manifest.class_thresholds:
         outputs["rationale_scores"] = (TYPES["float32"], (None, features, classes))
+
     return inputs, outputs
 
 
@@ -219,18 +230,22 @@ def _difference(kind: str, wanted: Tensors, found: Mapping[str, tuple[str, Seque
     input must not fix a size that varies."""
     if kind == "input" and (more := sorted(found.keys() - wanted.keys())):
         return f"there is an input {more[0]}"
+
     for name, (dtype, shape) in wanted.items():
         if name not in found:
             return f"there is no {kind} {name}"
+
         other_type, other_shape = found[name]
         if other_type != dtype:
             return f"{name} is {other_type} instead of {dtype}"
         if not other_shape:
             continue
+
         fits = len(other_shape) == len(shape) and all(
             not isinstance(other, int) or other == size or (size is None and kind == "output")
             for size, other in zip(shape, other_shape, strict=True)
         )
         if not fits:
             return f"{name} has the shape {list(other_shape)}"
+
     return None

@@ -52,11 +52,13 @@ class ImageSettings:
     def __post_init__(self) -> None:
         if min(self.height, self.width, self.patch_size) < 1:
             raise InputError("Image height, width and patch_size must be positive; correct the image settings.")
+
         if self.height % self.patch_size or self.width % self.patch_size:
             raise InputError(
                 f"An image of {self.height} x {self.width} pixels does not divide into patches of {self.patch_size}; "
                 "choose an image size that is a multiple of the patch."
             )
+
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             raise InputError("Image mean and std need three numbers each, std above 0; correct the image settings.")
 
@@ -106,6 +108,7 @@ def load_image(source: ImageSource) -> Image:
             return _decode(image)
     if not isinstance(source, str | Path):
         raise InputError(f"A {type(source).__name__} is not an image; give a path, bytes, a PIL image or an array.")
+
     name = repr(str(source))
     with _reading(name):
         if not stat.S_ISREG(os.stat(source).st_mode):
@@ -160,9 +163,11 @@ def _decode(image: Image) -> Image:
 
     if not image.width or not image.height:
         raise InputError("An image without pixels cannot be classified; give one of at least 1 x 1.")
+
     _check_size(image.width, image.height)
     if image.format is not None and image.format not in FORMATS:
         raise InputError(f"An image in the format {image.format} is not read; give an ordinary JPEG or PNG.")
+
     return _to_rgb(ImageOps.exif_transpose(image))
 
 
@@ -181,11 +186,14 @@ def _to_rgb(image: Image) -> Image:
         # Pillow's own conversion would clip 16 bits at 255.
         values = np.asarray(image).clip(0, 65535).astype(np.uint32)
         return pil.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
+
     if image.mode == "F":
         return pil.fromarray(_array_to_uint8(np.asarray(image))).convert("RGB")
+
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         straight = image.convert("LA" if image.mode == "La" else "RGBA").convert("RGBA")
         return pil.alpha_composite(pil.new("RGBA", image.size, "white"), straight).convert("RGB")
+
     return image.convert("RGB")
 
 
@@ -194,6 +202,7 @@ def _array_to_uint8(array: NDArray[Any]) -> NDArray[np.uint8]:
         array = array[:, :, 0]
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)) or 0 in array.shape:
         raise InputError(f"An array of shape {array.shape} is not an image; give [H, W] or [H, W, 3].")
+
     _check_size(array.shape[1], array.shape[0])
     if array.dtype == np.uint8:
         return np.ascontiguousarray(array)
@@ -204,4 +213,5 @@ def _array_to_uint8(array: NDArray[Any]) -> NDArray[np.uint8]:
     # The negated comparison also catches NaN.
     if not np.issubdtype(array.dtype, np.floating) or not bool(np.all((array >= 0) & (array <= 1))):
         raise InputError("An image array needs uint8, uint16, bool or floats in [0, 1]; convert it first.")
+
     return np.rint(array * 255).astype(np.uint8)

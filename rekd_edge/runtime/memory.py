@@ -16,9 +16,11 @@ def peak_memory() -> int | None:
         return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))
     except (OSError, StopIteration):
         pass
+
     try:
         import resource
     except ImportError:  # Windows
         return None
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

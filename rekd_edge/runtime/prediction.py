@@ -75,11 +75,14 @@ def merge_spans(offsets: Sequence[tuple[int, int]], mask: Sequence[int]) -> list
     """
     spans: list[tuple[int, int]] = []
     previous_selected = False
+
     for (start, end), selected in zip(offsets, mask, strict=True):
         if selected and start < end:
             if spans and (previous_selected or start < spans[-1][1]):
                 spans[-1] = (spans[-1][0], max(end, spans[-1][1]))
             else:
                 spans.append((start, end))
+
         previous_selected = bool(selected) and (start < end or previous_selected)
+
     return spans

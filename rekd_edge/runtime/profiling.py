@@ -35,6 +35,7 @@ def stage_shares(
         for feed in [*feeds, *feeds]:
             session.run(None, dict(feed))
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+
     times = stage_times(events, uncounted=len(feeds))
     total = sum(times.values())
     return {stage: times[stage] / total for stage in STAGES} if total else None
@@ -49,11 +50,14 @@ def stage_times(events: Sequence[Mapping[str, Any]], uncounted: int = 0) -> dict
     starts = sorted(event["ts"] for event in events if event["name"] == "model_run")
     times = dict.fromkeys(STAGES, 0)
     stage = None
+
     for event in sorted(events, key=lambda event: event["ts"]):
         if not event["name"].endswith(KERNEL) or event["ts"] < starts[uncounted]:
             continue
+
         prefix = event["name"].partition("/")[0]
         stage = prefix if prefix in times else stage
         if stage is not None:
             times[stage] += event["dur"]
+
     return times

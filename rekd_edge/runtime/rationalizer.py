@@ -104,6 +104,7 @@ class Rationalizer:
             check_graph_file(graph)
             session = open_session(graph, threads)
             check_io(session, manifest, graph)
+
             return cls(manifest, session, tokenizer)
 
     @overload
@@ -128,11 +129,13 @@ class Rationalizer:
         """
         many = isinstance(inputs, list | tuple)
         rows = inputs if many else [inputs]
+
         with at_border("The prediction failed"):
             check_batch_size(batch_size)
             if self.manifest.text:
                 texts = self._predict_texts(rows, batch_size)
                 return texts if many else texts[0]
+
             images = self._predict_images(rows, batch_size)
             return images if many else images[0]
 
@@ -154,9 +157,11 @@ class Rationalizer:
         """
         if self.tokenizer is None:
             raise InputError("This bundle classifies images, not texts; give it images.")
+
         for text in texts:
             if not isinstance(text, str):
                 raise InputError(f"A {type(text).__name__} is not a text; give a string or a list of strings.")
+
         with at_border("The texts could not be tokenised"):
             return encode_texts(self.tokenizer, texts)
 
@@ -168,8 +173,10 @@ class Rationalizer:
         """
         if self.manifest.text:
             return self._padded(self.encode(inputs))
+
         settings = self.manifest.image
         assert settings is not None
+
         with at_border("The images could not be prepared"):
             pixels = np.stack([image_pixels(load_image(source), settings) for source in inputs])
             return {"pixel_values": normalise(pixels, settings)}
@@ -193,9 +200,11 @@ class Rationalizer:
             check_batch_size(batch_size)
             if self.manifest.text is None:
                 return self._run_images(inputs, batch_size)
+
             rows = self._empty_rows(0)
             for part in parts(inputs):
                 rows = rows.followed_by(self._run_texts(self.encode(inputs[part]), batch_size))
+
             return rows
 
     def logits_from_rationales(
@@ -209,16 +218,20 @@ class Rationalizer:
         """
         assert self.manifest.text is not None
         padding = self.manifest.text.pad_token_id
+
         with at_border("The prediction failed"):
             check_batch_size(batch_size)
             logits = [self._empty_rows(0).logits]
+
             for part in parts(texts):
                 alone = []
                 for row, mask in zip(self.encode(texts[part]), masks[part], strict=True):
                     kept = np.array(row.ids)
                     kept[np.flatnonzero(row.feature)[~mask]] = padding
                     alone.append(replace(row, ids=kept.tolist()))
+
                 logits.append(self._run_texts(alone, batch_size).logits)
+
             return np.concatenate(logits)
 
     def _predict_texts(self, texts: Sequence[str], batch_size: int) -> list[TextPrediction]:
@@ -233,12 +246,14 @@ class Rationalizer:
                     texts[part], encoded, rows.masks, rows.logits, scores, strict=True
                 )
             ]
+
         return predictions
 
     def _predict_images(self, sources: Sequence[ImageSource], batch_size: int) -> list[ImagePrediction]:
         settings = self.manifest.image
         assert settings is not None
         rows = self._run_images(sources, batch_size)
+
         return [
             ImagePrediction(
                 **_decision(logits, self.manifest.labels),
@@ -257,21 +272,25 @@ class Rationalizer:
                 feature = np.array(encoded[index].feature, dtype=bool)
                 rows.logits[index] = outputs["logits"][row]
                 rows.masks[index] = outputs["rationale_mask"][row, : feature.size][feature]
+
                 rows.margins[index] = outputs["selection_margin"][row, : feature.size][feature]
                 if rows.scores is not None:
                     rows.scores[index] = outputs[SCORES][row, : feature.size][feature]
+
         return rows
 
     def _run_images(self, sources: Sequence[ImageSource], batch_size: int) -> PredictedRows:
         settings = self.manifest.image
         assert settings is not None
         rows = self._empty_rows(len(sources))
+
         for batch in image_batches(len(sources), batch_size, settings.height, settings.width):
             outputs = self._run_checked(self.prepare([sources[index] for index in batch]))
             for row, index in enumerate(batch):
                 rows.logits[index] = outputs["logits"][row]
                 rows.masks[index] = outputs["rationale_mask"][row]
                 rows.margins[index] = outputs["selection_margin"][row]
+
         return rows
 
     def _padded(self, encoded: Sequence[EncodedText]) -> dict[str, NDArray[Any]]:
@@ -296,9 +315,11 @@ class Rationalizer:
         rows, classes = len(next(iter(inputs.values()))), len(self.manifest.labels)
         features = math.prod(self.manifest.image.grid) if self.manifest.image else inputs["input_ids"].shape[1]
         shapes = {"logits": (rows, classes), SCORES: (rows, features, classes)}
+
         for name, values in outputs.items():
             if values.shape != (wanted := shapes.get(name, (rows, features))):
                 raise FailureError(f"The model returned {name} of shape {values.shape}, not {wanted}; export it again.")
+
         return outputs
 
 
@@ -319,6 +340,7 @@ def _text_prediction(
     decision = _decision(logits, manifest.labels)
     rationale = _spans(text, offsets, mask)
     by_class = None
+
     if scores is not None:
         by_class = {
             label: ClassRationale(
@@ -329,6 +351,7 @@ def _text_prediction(
             )
             for label, values, threshold in zip(manifest.labels, scores.T, manifest.class_thresholds, strict=True)
         }
+
     return TextPrediction(
         **decision,
         rationale=rationale,
@@ -349,6 +372,7 @@ def class_mask(scores: NDArray[np.float32], threshold: float) -> NDArray[np.bool
         first = int(best.argmax())
         others = np.flatnonzero(~best[first:])
         mask[first : first + int(others[0]) if others.size else scores.size] = True
+
     return mask
 
 

@@ -61,6 +61,7 @@ def violation(value: Any, schema: Schema, root: Schema | None = None, path: str 
     for keyword, rule in schema.items():
         if keyword in ANNOTATIONS:
             continue
+
         if keyword == "$ref":
             found = violation(value, root["$defs"][rule.rpartition("/")[2]], root, path)
         elif keyword == "anyOf":
@@ -77,8 +78,10 @@ def violation(value: Any, schema: Schema, root: Schema | None = None, path: str 
             found = _exact(keyword, rule, value, place)
         else:
             raise NotImplementedError(f"schema keyword {keyword!r}")
+
         if found is not None:
             return found
+
     return None
 
 
@@ -113,6 +116,7 @@ def _within(keyword: str, rule: Any, value: Any, schema: Schema, root: Schema, p
     if keyword == "items":
         entries = enumerate(value) if isinstance(value, list) else ()
         return _first(violation(entry, rule, root, f"{path}[{index}]") for index, entry in entries)
+
     if not isinstance(value, dict):
         return None
     if keyword == "required":
@@ -123,6 +127,7 @@ def _within(keyword: str, rule: Any, value: Any, schema: Schema, root: Schema, p
     known = schema.get("properties", {})
     if keyword == "properties":
         return _first(violation(value[name], rule[name], root, _join(path, name)) for name in known if name in value)
+
     others = (name for name in value if name not in known)
     return _first(violation(value[name], rule, root, _join(path, name)) for name in others)
 

@@ -56,10 +56,12 @@ def read_manifest(folder: Path) -> bytes:
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; give the folder that `rekd-edge export` wrote.")
+
     path = folder / LAYOUT.manifest
     raw = read_small(path, MANIFEST_BYTES)
     if raw is None:
         raise InputError(f"{folder} holds no {path.name}; make a bundle with: rekd-edge export RUN --output BUNDLE")
+
     return raw
 
 
@@ -79,9 +81,11 @@ def check_seal(folder: Path, manifest: bytes) -> bool:
     signature = read_small(folder / LAYOUT.signature, 1024)
     if signature is None and seal.startswith(seal_of(manifest)):
         raise InputError(f"{folder / LAYOUT.signature} is missing, though the bundle was signed; copy it again.")
+
     if signature is None or seal != seal_of(manifest, signature):
         changed = folder / LAYOUT.manifest if not seal.startswith(seal_of(manifest)) else folder / LAYOUT.signature
         raise InputError(f"{changed} is not what {path.name} sealed (its SHA-256 differs); copy the bundle again.")
+
     return True
 
 
@@ -94,6 +98,7 @@ def check_file(folder: Path, name: str, record: Mapping[str, Any], verify: bool)
     path = folder / name
     if name in LAYOUT.unlisted or name in (".", ".."):
         raise InputError(f"{folder / LAYOUT.manifest} has an invalid entry for {name!r}; export the bundle again.")
+
     size = _size_of(path)
     if size is None:
         raise InputError(f"{path} is missing; copy the whole bundle again.")
@@ -120,6 +125,7 @@ def read_small(path: Path, limit: int) -> bytes | None:
         return None
     if size > limit:
         raise InputError(f"{path} has {size} bytes, more than a bundle's ever has; copy the bundle again.")
+
     try:
         return path.read_bytes()
     except OSError as error:
@@ -138,8 +144,10 @@ def _size_of(path: Path) -> int | None:
         return None
     except (OSError, ValueError) as error:  # a name that is too long, or holds what no file name holds
         raise InputError(f"{path} cannot be read ({error}); copy the bundle again.") from error
+
     if stat.S_ISLNK(status.st_mode):
         raise InputError(f"{path} is a link, and a bundle's files must lie in it; copy it with: cp -rL")
     if not stat.S_ISREG(status.st_mode):
         raise InputError(f"{path} is not an ordinary file; copy the bundle again.")
+
     return status.st_size

@@ -37,9 +37,11 @@ def open_session(
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # Planning which tensors share a buffer takes a fifth of the opening; the arena hands freed ones on just as well.
     options.enable_mem_reuse = False
+
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
+
     try:
         # The fallback to other providers would print what went wrong to standard output, and try the same again.
         return onnxruntime.InferenceSession(

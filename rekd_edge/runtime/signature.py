@@ -48,11 +48,13 @@ def new_key(path: Path) -> Path:
     for each in (path, public):
         if os.path.lexists(each):
             raise InputError(f"{each} is there already; give --new-key a new file.")
+
     key = Ed25519PrivateKey.generate()
     _write_new(path, key.private_bytes(pem.Encoding.PEM, pem.PrivateFormat.PKCS8, pem.NoEncryption()), mode=0o600)
     _write_new(
         public, key.public_key().public_bytes(pem.Encoding.PEM, pem.PublicFormat.SubjectPublicKeyInfo), mode=0o644
     )
+
     return public
 
 
@@ -70,11 +72,13 @@ def sign(folder: Path, key: Path) -> str:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnsealedBundleWarning)
         Manifest.load(folder)
+
     manifest = read_manifest(folder)
     signature = private.sign(manifest)
     for name, content in ((LAYOUT.signature, signature), (LAYOUT.seal, seal_of(manifest, signature))):
         with replacing(folder / name) as unfinished:
             unfinished.write_bytes(content)
+
     return fingerprint(private.public_key())
 
 
@@ -92,11 +96,14 @@ def verify_bundle(folder: Path, trusted_keys: Sequence[KeySource] | None = None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnsealedBundleWarning)
         manifest = Manifest.load(folder, trusted_keys=trusted_keys)
+
     if not manifest.sealed:
         raise InputError(f"{NO_SEAL.format(folder)}")
+
     signer = None if trusted_keys is None else check_signature(folder, read_manifest(folder), trusted_keys)
     signed = (folder / LAYOUT.signature).is_file()
     files = manifest.fields["files"]
+
     return {
         "bundle": str(folder),
         "files": len(files),
@@ -120,18 +127,22 @@ def check_signature(folder: Path, manifest: bytes, trusted_keys: Sequence[KeySou
 
     if isinstance(trusted_keys, str | bytes | os.PathLike):
         trusted_keys = [trusted_keys]
+
     keys = [_public_key(source) for source in trusted_keys]
     if not keys:
         raise InputError("trusted_keys is empty, so no bundle can be trusted; give at least one public key.")
+
     signature = read_small(folder / LAYOUT.signature, 1024)
     if signature is None:
         raise InputError(f"{folder} is not signed, and only signed bundles are trusted; sign it with: rekd-edge sign")
+
     for key in keys:
         try:
             key.verify(signature, manifest)
         except InvalidSignature:
             continue
         return fingerprint(key)
+
     raise InputError(
         f"{folder} was changed after it was signed, or signed with a key that is not trusted; get it again from its "
         "maker, or their public key."
@@ -153,6 +164,7 @@ def _private_key(path: Path) -> Ed25519PrivateKey:
     key = _read_key(path, lambda raw: load_pem_private_key(raw, password=None))
     if not isinstance(key, Ed25519PrivateKey):
         raise InputError(f"{path} is no Ed25519 private key; make one with: rekd-edge sign --new-key FILE")
+
     return key
 
 
@@ -163,6 +175,7 @@ def _public_key(source: KeySource) -> Ed25519PublicKey:
     key = _read_key(source, load_pem_public_key)
     if not isinstance(key, Ed25519PublicKey):
         raise InputError(f"{_name_of(source)} is no Ed25519 public key; give the .pub file of the maker's key.")
+
     return key
 
 
@@ -178,6 +191,7 @@ def _read_key(source: KeySource, load: Any) -> Any:
     except (OSError, ValueError, TypeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{_name_of(source)} cannot be read ({reason}); give the path of a key.") from error
+
     try:
         return load(raw)
     except TypeError as error:  # as load_pem_private_key says that it needs a password

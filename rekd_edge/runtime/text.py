@@ -53,6 +53,7 @@ def load_tokenizer(path: Path, max_length: int) -> Tokenizer:
     """
     if not path.is_file():
         raise InputError(f"{path} is missing; give a folder that holds a tokenizer.json.")
+
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except BaseException as error:  # tokenizers raises bare Exception, and its Rust code no subclass of it
@@ -60,6 +61,7 @@ def load_tokenizer(path: Path, max_length: int) -> Tokenizer:
             raise
         reason = in_short(error)
         raise InputError(f"{path} is not a readable tokenizer.json ({reason}); save or export it again.") from error
+
     return limit_tokenizer(tokenizer, max_length)
 
 
@@ -72,9 +74,11 @@ def limit_tokenizer(tokenizer: Tokenizer, max_length: int) -> Tokenizer:
     added = tokenizer.num_special_tokens_to_add(False)
     if max_length <= added:
         raise InputError(f"max_length {max_length} leaves no room beside {added} special tokens; make it larger.")
+
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_length=max_length)
     tokenizer.encode_special_tokens = True  # text that spells "[SEP]" is text
+
     return tokenizer
 
 
@@ -98,6 +102,7 @@ def encode_texts(tokenizer: Tokenizer, texts: Sequence[str]) -> list[EncodedText
     # A batch starts a thread pool, which a single text need not pay for.
     encodings = [tokenizer.encode(cut[0])] if len(cut) == 1 else tokenizer.encode_batch(cut)
     special = set(special_token_ids(tokenizer))
+
     return [
         EncodedText(
             ids=encoding.ids,
@@ -115,9 +120,11 @@ def pad_ids(ids: Sequence[Sequence[int]], pad_id: int) -> tuple[NDArray[np.int64
     width = max(1, max(map(len, ids), default=1))
     input_ids = np.full((len(ids), width), pad_id, dtype=np.int64)
     attention_mask = np.zeros((len(ids), width), dtype=np.int64)
+
     for row, values in enumerate(ids):
         input_ids[row, : len(values)] = values
         attention_mask[row, : len(values)] = 1
+
     return input_ids, attention_mask
 
 

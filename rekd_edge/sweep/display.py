@@ -91,10 +91,13 @@ class Board:
         """All as a Rich renderable."""
         states = self.states()
         table = Table.grid(padding=(0, 2))
+
         for name, state in list(states.items())[:SHOWN]:
             table.add_row(name, ProgressBar(total=1.0, completed=_share(state), width=24), _words(state))
+
         if len(states) > SHOWN:
             table.add_row(f"and {len(states) - SHOWN} more", "", "")
+
         return Group(table, Text(self.summary(states), style="bold"))
 
     @contextmanager
@@ -104,6 +107,7 @@ class Board:
             with Live(console=console, get_renderable=self.render, refresh_per_second=2, transient=True):
                 yield
             return
+
         over = threading.Event()
 
         def tell() -> None:
@@ -112,6 +116,7 @@ class Board:
 
         teller = threading.Thread(target=tell, daemon=True)
         teller.start()
+
         try:
             yield
         finally:

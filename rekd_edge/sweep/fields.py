@@ -28,6 +28,7 @@ def mapping(value: Any, where: str) -> dict[str, Any]:
         raise InputError(f"{where} must be a mapping of keys to values, not {shown(value)}.")
     if (key := next((key for key in value if not isinstance(key, str)), None)) is not None:
         raise InputError(f"The key {shown(key)} in {where} must be a text; write it in quotes.")
+
     return value
 
 

@@ -76,9 +76,11 @@ def load_grid(name: str, overrides: dict[str, str] | None = None, seeds: int | N
     """
     fields = _read(name, ())
     known(fields, _GRID_KEYS, f"the grid {name}")
+
     given = mapping(fields.get("rows"), "rows")
     if not given:
         raise InputError(f"The grid {name} has no rows; add some under `rows`.")
+
     for_all, for_row = _split(overrides or {}, given)
     count = _seeds(fields.get("seeds", 1), seeds)
     shared = _methods(fields.get("methods"), f"the grid {name}")
@@ -88,14 +90,19 @@ def load_grid(name: str, overrides: dict[str, str] | None = None, seeds: int | N
     }
 
     rows = {}
+
     for key, row in given.items():
         if not isinstance(key, str) or not _NAME.fullmatch(key) or key in METHODS or key == "data":
             raise InputError(f"{shown(key)} cannot name a row; take letters, digits, -, _ and ., and no method's name.")
+
         fields_of_row = mapping(row, f"row {shown(key)}")
         won = {**for_all, **for_row.get(key, {})}
+
         if "backbone" in for_all and "backbone" not in for_row.get(key, {}):
             won["backbone"] = _around(fields_of_row.get("backbone"), for_all["backbone"])
+
         rows[key] = _row(key, fields_of_row, shared, settings, won, count, key in named)
+
     for row in rows.values():
         _check_picks(row, rows, {**for_all, **for_row.get(row.name, {})})
 
@@ -119,10 +126,12 @@ def _read(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
         raise InputError(f"There is no grid {name}; give a YAML file or one of {', '.join(shipped_grids())}.")
     if name in seen:
         raise InputError(f"The grid {name} is its own base; take `base` out of one of {', '.join(seen)}.")
+
     fields = mapping(read_yaml(path, name), f"the grid {name}")
     base = fields.pop("base", None)
     if base is None:
         return fields
+
     beside = path.parent / f"{text(base, 'base')}.yaml"
     return _merged(_read(str(beside) if beside.is_file() else base, (*seen, name)), fields)
 
@@ -132,11 +141,13 @@ def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     merged = {key: value for key, value in {**base, **over}.items() if over.get(key, value) is not None}
     if "settings" in base and "settings" in merged:
         merged["settings"] = {**mapping(base["settings"], "settings"), **mapping(merged["settings"], "settings")}
+
     if "rows" in base and "rows" in merged:
         rows = dict(mapping(base["rows"], "rows"))
         for name, row in mapping(merged["rows"], "rows").items():
             rows[name] = _merged(mapping(rows.get(name), name), mapping(row, name)) if row is not None else None
         merged["rows"] = {name: row for name, row in rows.items() if row is not None}
+
     return merged
 
 
@@ -162,11 +173,14 @@ def _row(
 ) -> Row:
     where = f"row {shown(name)}"
     known(fields, _ROW_KEYS, where)
+
     own = _methods(fields.get("methods"), where, shared) or {method: {} for method in shared}
     if not own:
         raise InputError(f"{where} has no methods; give some to it or to the grid.")
+
     short = {key: fields[key] for key in _SHORT if key in fields}
     local = _settings(fields.get("settings"), where) | short
+
     role = fields.get("role", "teacher" if teaches else "student")
     if role not in ("teacher", "student"):
         raise InputError(f"role of {where} must be teacher or student, not {shown(role)}.")
@@ -185,6 +199,7 @@ def _row(
         tune=axes(fields.get("tune"), f"tune of {where}"),
     )
     _check_axes(row, won, where)
+
     return _with_published(row, fields.get("published"), where)
 
 
@@ -193,13 +208,16 @@ def _variant(name: str, given: dict[str, Any], won: dict[str, str], of_row: dict
     method = method_of(text(given.get("method", name), f"method of {where}"))
     if not method.public:
         raise InputError(f"{where} cannot train {given.get('method', name)}; a sweep trains controls by itself.")
+
     taught = {**({} if method.teacher != "must" else of_row), **{key: given[key] for key in _TAUGHT if key in given}}
     seed: int | Literal["same"] | None = taught.get("teacher_seed")
     if seed is not None and seed != SAME_SEED:
         seed = whole(seed, f"teacher_seed of {where}", 0)
+
     teacher = taught.get("teacher")
     if teacher is not None and method.teacher == "never":
         raise InputError(f"{where} learns from no teacher; leave `teacher` out, or take another method.")
+
     return Variant(
         name=name,
         method=given.get("method", name),
@@ -218,6 +236,7 @@ def _check_axes(row: Row, won: dict[str, str], where: str) -> None:
         if all(key in variant.unused for variant in row.variants.values()):
             names = ", ".join(row.variants)
             raise InputError(f"{where} varies {key}, of which {names} knows nothing; leave it out.")
+
     if (lines := prod(len(values) for values in (*row.vary.values(), *row.tune.values()))) > MOST_LINES:
         raise InputError(f"{where} varies and tunes {lines} combinations; take {MOST_LINES} at most.")
     if row.tune and len(row.variants) != 1:
@@ -241,17 +260,21 @@ def _with_published(row: Row, given: Any, where: str) -> Row:
     for method, figures in mapping(given, f"published of {where}").items():
         if method not in row.variants:
             continue  # of a base whose methods this row does not take
+
         figures = figures if isinstance(figures, list) else [figures]
         if len(figures) != len(row.lines(method)):
             raise InputError(
                 f"published of {where} has {len(figures)} figures for {method}, which has {len(row.lines(method))} "
                 "lines; give one for each."
             )
+
         for figure in figures:
             known(mapping(figure, f"published of {where}"), _FIGURE_KEYS, f"published of {where}")
             if not all(isinstance(value, int | float) for value in figure.values()):
                 raise InputError(f"published of {where} must hold numbers, not {figure}.")
+
         published[method] = figures
+
     return Row(**{**row.__dict__, "published": published})
 
 
@@ -265,10 +288,12 @@ def _check_names(grid: Grid) -> None:
         if (row.name, variant.name) in above:
             names = " → ".join(name for name, _ in (*above, (row.name, variant.name)))
             raise InputError(f"Rows wait for each other: {names}; break the circle.")
+
         needed = [(grid.rows[name], each) for name in variant.tuned for each in grid.rows[name].variants.values()]
         if variant.teacher is not None:
             source = grid.rows[variant.teacher]
             needed.append((source, source.teaching(variant.method)))
+
         for other, each in needed:
             visit(other, each, (*above, (row.name, variant.name)))
 
@@ -283,6 +308,7 @@ def _check_references(grid: Grid, row: Row, variant: Variant) -> None:
             if name not in grid.rows:
                 rows = ", ".join(grid.rows)
                 raise InputError(f"{key} of row {row.name!r} names {shown(name)}, which is no row; they are {rows}.")
+
     if any(not grid.rows[name].tune for name in variant.tuned):
         raise InputError(f"tuned of row {row.name!r} must name rows that have `tune`.")
     if variant.teacher and grid.rows[variant.teacher].tune:
@@ -295,12 +321,14 @@ def _split(overrides: dict[str, str], rows: Collection[str]) -> tuple[dict[str, 
     """Overrides of all rows, and those of one (`ROW.KEY`)."""
     for_all: dict[str, str] = {}
     for_row: dict[str, dict[str, str]] = {}
+
     for key, value in overrides.items():
         row = next((name for name in _prefixes(key) if name in rows), None)
         setting = key if row is None else key[len(row) + 1 :]
         if setting in _OWN:
             raise InputError(f"--set {key} belongs to the grid; take --seeds, or a grid of your own.")
         (for_all if row is None else for_row.setdefault(row, {}))[setting] = value
+
     return for_all, for_row
 
 
@@ -322,10 +350,12 @@ def _seeds(given: Any, count: int | None) -> tuple[int, ...]:
         seeds = list(dict.fromkeys(whole(seed, "a seed", 0) for seed in given))
     else:
         seeds = list(range(FIRST_SEED, FIRST_SEED + whole(given, "seeds", 1, MOST_SEEDS)))
+
     if count is not None:
         whole(count, "--seeds", 1, MOST_SEEDS)
         seeds += range(max(seeds) + 1, max(seeds) + 1 + count)
         seeds = seeds[:count]
+
     return tuple(seeds)
 
 
@@ -344,15 +374,19 @@ def _methods(given: Any, where: str, known_names: Collection[str] = ()) -> dict[
         given = [given]
     if isinstance(given, list):
         given = dict.fromkeys(text(name, f"a method of {where}") for name in given)
+
     methods = {}
     for name, fields in mapping(given, f"methods of {where}").items():
         own = {key: value for key, value in mapping(fields, f"{name} of {where}").items() if key in _OF_A_METHOD}
         settings = {key: value for key, value in (fields or {}).items() if key not in own}
+
         if name not in METHODS and not _NAME.fullmatch(name):
             raise InputError(f"{shown(name)} cannot name a method of {where}; take letters, digits, -, _ and '.'.")
         if "method" not in own and name not in known_names and not method_of(name).public:
             raise InputError(f"{where} cannot train {name}; a sweep trains controls by itself.")
+
         methods[name] = _settings(settings, f"{name} of {where}") | own
+
     return methods
 
 

@@ -45,6 +45,7 @@ def of_share(parts: Sequence[float], wholes: Sequence[float]) -> Interval | None
     n, part, whole = len(parts), statistics.fmean(parts), statistics.fmean(wholes)
     if whole <= 0:
         return None
+
     share: Interval = {"mean": part / whole, "std": None, "low": None, "high": None, "n": n}
     if n < 2:
         return share
@@ -54,8 +55,10 @@ def of_share(parts: Sequence[float], wholes: Sequence[float]) -> Interval | None
     square = whole**2 - factor * statistics.variance(wholes)
     linear = part * whole - factor * statistics.covariance(parts, wholes)
     constant = part**2 - factor * statistics.variance(parts)
+
     if square <= 0:
         return share
+
     root = math.sqrt(max(linear**2 - square * constant, 0.0))
     return share | {"low": (linear - root) / square, "high": (linear + root) / square}
 

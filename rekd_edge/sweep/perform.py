@@ -93,18 +93,23 @@ class Resolver:
         """
         if name in self._known:
             return self._known[name]
+
         run = self.plan[name]
         picked: dict[str, Any] = {}
+
         for choice in run.choices:
             found = self.pick(choice)
             if found is None:
                 return None
             picked |= found
+
         teacher = None if run.teacher is None else self(run.teacher)
         own = run.control in (None, "train")
+
         control = None if own else self(run.control or "")
         if (run.teacher and teacher is None) or (not own and control is None):
             return None
+
         config = run.config(
             None if teacher is None else str(teacher.folder),
             run.control if control is None else str(control.folder),
@@ -120,6 +125,7 @@ class Resolver:
         fingerprint = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
         resolved = Resolved(config, fingerprint, self.folder / RUNS / f"{name}-{fingerprint[:8]}", picked)
         self._known[name] = resolved
+
         return resolved
 
     def pick(self, choice: Choice) -> dict[str, Any] | None:
@@ -131,6 +137,7 @@ class Resolver:
             if len(rows) < len(results):
                 return None
             found.append((*rank_of_pick(rows), values))
+
         return dict(min(found, key=lambda entry: entry[:2])[2])
 
     def result(self, name: str) -> dict[str, Any] | None:
@@ -191,9 +198,11 @@ def backbone_fingerprint(name: str) -> str:
     """
     backbone_config(name)
     family, parted, place = name.rpartition(":")
+
     folder = Path(place if Path(place).is_dir() else name)
     if not folder.is_dir():
         return name
+
     files = [path for path in sorted(folder.iterdir()) if path.suffix in (".json", ".safetensors", ".bin", ".txt")]
     return json.dumps([family + parted, [(path.name, sha256_of(path)) for path in files]])
 
@@ -216,18 +225,22 @@ def perform(name: str, plan: dict[str, Run], folder: str) -> dict[str, Any]:
     resolved = Resolver(plan, Path(folder))(name)
     if resolved is None:
         raise FailureError(f"{name} was started before what it needs; report this.")
+
     run = resolved.folder
     # a worker of a sweep that was cut off may not have ended yet; runs that are alike wait for the first of them
     with locked(run.with_name(_digest(run)), wait=True):
         if (row := read_result(run, plan[name].tunes)) is not None:
             return row
+
         _copy_twin(run)
         _make_resumable(run, resolved.config, plan[name].trains_controls)
+
         try:
             if plan[name].trains_controls:
                 train_controls(resolved.config, run, lambda stage: [_Report(run, stage)])
             else:
                 train(resolved.config, run, run.is_dir(), lambda stage: [_Report(run, stage)])
+
             # left where an earlier attempt was cut off between the run's end and theirs
             shutil.rmtree(RunFolder(run).checkpoints, ignore_errors=True)
             _report(run, "test", {})
@@ -237,13 +250,17 @@ def perform(name: str, plan: dict[str, Run], folder: str) -> dict[str, Any]:
                 sentence = str(error)
             else:
                 sentence = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
             run.mkdir(parents=True, exist_ok=True)
             write_json(run / ERROR, {"error": sentence, "traceback": traceback.format_exc()})
+
             if isinstance(error, RekdEdgeError):
                 raise
+
             raise FailureError(sentence) from error
         finally:
             (run / PROGRESS).unlink(missing_ok=True)
+
         write_json(run / RESULT, row)
         return row
 
@@ -270,6 +287,7 @@ def _make_resumable(run: Path, config: TrainingConfig, controls_alone: bool = Fa
     """
     for name in (ERROR, PROGRESS):
         (run / name).unlink(missing_ok=True)
+
     folder = RunFolder(run)
     if folder.sources_file.is_file():
         own = config.control in (None, "train")
@@ -280,9 +298,11 @@ def _make_resumable(run: Path, config: TrainingConfig, controls_alone: bool = Fa
 
     asked = json.loads(json.dumps(config.to_dict()))
     indifferent = {key: asked[key] for key in Process.fields_by_key()}
+
     for control in controls_of(config):
         own_folder = folder.control(control.name)
         restate(own_folder, {**indifferent, "backbone": asked["backbone"]}, asked["data"]["spec"])
+
     if not controls_alone:
         restate(folder, asked, asked["data"]["spec"])
 
@@ -292,12 +312,15 @@ def measured(run: Run, resolved: Resolved) -> dict[str, Any]:
     config, folder = resolved.config, RunFolder(resolved.folder)
     if run.trains_controls:
         folder = _counting_of(folder, config)
+
     facts, dev = RationaleConfig.load(folder.path), folder.read_metrics()
     beside = None
+
     control = None if run.trains_controls or run.tunes else counting_control(folder)
     if control is not None:
         shared = None if run.control in (None, "train") else read_result(control.path.parent)
         beside = (shared or evaluate(control.path, config.spec, config.data))["accuracy"]
+
     return {
         **labels(run, resolved),
         "layers": facts.predictor["num_hidden_layers"],

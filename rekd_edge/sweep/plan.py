@@ -106,6 +106,7 @@ def closure(name: str, plan: dict[str, Run]) -> dict[str, Run]:
                 visit(needed)
 
     visit(name)
+
     return found
 
 
@@ -124,6 +125,7 @@ class _Expansion:
                     for variant in row.variants.values():
                         for values in row.lines(variant.name):
                             self.add(row, variant, values, seed)
+
         return self.plan
 
     def add(self, row: Row, variant: Variant, values: Values, seed: int) -> str:
@@ -131,18 +133,22 @@ class _Expansion:
         name = run_name(row.name, variant.name, values, seed)
         if name in self.plan:
             return name
+
         method = variant.method
         settings = {**variant.settings, **dict(values)}
         settings |= _absolute_places(self.config(variant, settings))
         choices = self.choices(variant)
         config = self.config(variant, settings)
+
         control = config.control if METHODS[method].selects else None
         if control not in (None, "train"):
             raise InputError(f"Row {row.name!r} names the control {control}; set control to train or null in a sweep.")
+
         # controls of another shape are trained within their run
         alike = METHODS[method].model == METHODS[CONTROL].model and not config.class_ratios
         if control == "train" and alike:
             control = self.add_controls(row, values, settings, choices, config, seed)
+
         teacher = None if variant.teacher is None else self.teacher(row, variant, values, seed)
         self.plan[name] = Run(
             name,
@@ -182,14 +188,17 @@ class _Expansion:
         controls = controls_of(config)
         if not controls:
             return None
+
         deciding = tuple(choice for choice in choices if any(map(_shapes_controls, dict(choice.candidates[0][0]))))
         key = json.dumps([seed, [choice.row for choice in deciding], [each.config.to_dict() for each in controls]])
         if key not in self.controls:
             shaping = tuple((key, value) for key, value in values if _shapes_controls(key))
             name = run_name(row.name, CONTROL, shaping, seed)
             number = 2
+
             while name in self.plan:
                 name, number = run_name(row.name, f"{CONTROL}{number}", shaping, seed), number + 1
+
             self.plan[name] = Run(
                 name,
                 row.name,
@@ -203,6 +212,7 @@ class _Expansion:
                 choices=deciding,
             )
             self.controls[key] = name
+
         return self.controls[key]
 
     def teacher(self, row: Row, variant: Variant, values: Values, seed: int) -> str:
@@ -211,9 +221,11 @@ class _Expansion:
         source = self.grid.rows[variant.teacher]
         teaching = source.teaching(variant.method)
         given = dict(values)
+
         lines = [line for line in source.lines(teaching.name) if all(given.get(key) == value for key, value in line)]
         if len(lines) != 1:
             raise InputError(f"Row {row.name!r} must vary what its teacher {source.name!r} varies, by the same values.")
+
         first = source.seeds[0] if variant.teacher_seed is None else variant.teacher_seed
         return self.add(source, teaching, lines[0], seed if first == SAME_SEED else first)
 
@@ -224,12 +236,14 @@ class _Expansion:
             source = self.grid.rows[name]
             if source.tune.keys() <= variant.unused:
                 continue
+
             (tuning,) = source.variants.values()
             candidates = [
                 (values, tuple(self.add(source, tuning, values, seed) for seed in source.seeds))
                 for values in source.lines(tuning.name)
             ]
             found.append(Choice(name, tuple(candidates)))
+
         return tuple(found)
 
 
@@ -242,12 +256,15 @@ def _absolute_places(config: TrainingConfig) -> dict[str, str]:
     """Local files and folders by their absolute paths: a worker need not stand where the sweep was started."""
     if not config.spec or not config.backbone:
         raise InputError("A sweep needs data and a backbone; add --set data.spec=SPEC and --set backbone=NAME.")
+
     places = {}
     if Path(config.spec).exists():
         places["data.spec"] = str(Path(config.spec).resolve())
+
     family, parted, place = config.backbone.rpartition(":")
     if Path(place).is_dir():
         places["backbone"] = f"{family}{parted}{Path(place).resolve()}"
+
     return places
 
 

@@ -35,16 +35,20 @@ def draw(grid: Grid, lines: list[Line], folder: Path) -> list[Path]:
     from matplotlib import pyplot
 
     written = []
+
     for name, panels, paint in _pictures(grid, [line for line in lines if line["n"]]):
         figure, axes = pyplot.subplots(1, panels, figsize=(6 * panels, 4), layout="constrained", squeeze=False)
         paint(*axes[0])
+
         for panel in axes[0]:
             panel.grid(alpha=0.3)
+
         staged = folder / f".{name}.png"
         figure.savefig(staged, dpi=100, format="png", metadata={"Software": None})
         pyplot.close(figure)
         os.replace(staged, folder / f"{name}.png")
         written.append(folder / f"{name}.png")
+
     return written
 
 
@@ -52,10 +56,12 @@ def _pictures(grid: Grid, lines: list[Line]) -> Iterator[tuple[str, int, Any]]:
     plain = [line for line in lines if not grid.rows[line["row"]].vary and not grid.rows[line["row"]].tune]
     if plain:
         yield "accuracy", 1, lambda panel: _dots(panel, plain, grid.title)
+
     for key in dict.fromkeys(key for row in grid.rows.values() for key in row.vary):
         rows = [row for row in grid.rows.values() if key in row.vary and not row.tune]
         if any(line["row"] == row.name for line in lines for row in rows):
             yield key, 1, lambda panel, key=key, rows=rows: _curves(panel, key, rows, lines, grid.title)
+
     for key in dict.fromkeys(key for row in grid.rows.values() for key in row.tune):
         rows = [row for row in grid.rows.values() if key in row.tune]
         if any(line["row"] == row.name for line in lines for row in rows):
@@ -98,8 +104,10 @@ def _curves(panel: Any, key: str, rows: list[Row], lines: list[Line], title: str
 
     panel.set_title(title, fontsize="small", wrap=True)
     panel.set(xlabel="actual rationale ratio" if over_ratio else key, ylabel="test accuracy")
+
     if not over_ratio:
         _mark_values(panel, key, rows)
+
     panel.legend(fontsize="small")
 
 
@@ -109,8 +117,10 @@ def _tuned(left: Any, right: Any, key: str, rows: list[Row], lines: list[Line]) 
         found = [line for line in lines if line["row"] == row.name]
         at = [_place(key, rows, line) for line in found]
         joined = "o-" if len(row.tune) == 1 else "o"
+
         for panel, figure in ((left, "dev_loss"), (right, "dev_accuracy")):
             _bars(panel, at, found, figure, label=row.name, fmt=joined, color=f"C{place}")
+
         for x, line in zip(at, found, strict=True):
             if line.get("picked"):
                 left.plot(x, line["dev_loss"]["mean"], "o", ms=14, mfc="none", color=f"C{place}")

@@ -54,9 +54,11 @@ def as_rich(section: Section, width: int | None = None) -> Table:
     columns = dict(section.columns)
     if "ratio" in columns:
         columns["ratio"] = [cell.partition(" ")[0] for cell in columns["ratio"]]
+
     spare = [title for title in _SPARE if title in columns]
     while (table := _rich(columns)) and width and spare and _UNBOUNDED.measure(table).maximum > width:
         del columns[spare.pop(0)]
+
     return table
 
 
@@ -73,10 +75,12 @@ def _figures(lines: Sequence[Line]) -> Section:
         "control": [_cell(line.get("random_mask_accuracy")) for line in lines],
         "F1": [_cell(line.get("rationale_f1"), spread=False) for line in lines],
     }
+
     if tunes:
         columns["dev loss"] = [
             _cell(line.get("dev_loss"), digits=4) + (" ←" if line.get("picked") else "") for line in lines
         ]
+
     legend = (
         "Accuracy on dev and test, mean (standard deviation) over n seeds; test is read once, at the end of a run, and "
         "not for rows that tune. ratio: share of the features selected; control: test accuracy of the same predictor "
@@ -103,6 +107,7 @@ def _differences(lines: Sequence[Line]) -> Section:
         "holds 0 the difference is not shown; one seed has no interval. won back: (REKD − RE) / (CLS − RE), with the "
         "interval that inverts the paired t test; it has no bounds where RE may lose nothing to that CLS."
     )
+
     return Section("Differences", _filled(columns), legend)
 
 
@@ -159,8 +164,10 @@ def _interval(interval: Interval | None, percent: bool = False) -> str:
         return _percent(value, 0) if percent else _signed(value)
 
     mean = spelled(interval["mean"])
+
     if interval["n"] < 2:
         return f"{mean} (one seed)"
+
     bounds = "no bounds" if interval["low"] is None else f"{spelled(interval['low'])}, {spelled(interval['high'])}"
     return f"{mean} [{bounds}]" + ("" if is_shown(interval) else " not shown")
 
@@ -205,7 +212,9 @@ def _rich(columns: dict[str, list[str]]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
     for title in columns:
         table.add_column(title, justify="left" if title in _LEFT else "right", no_wrap=True)
+
     rows = columns["row"]
     for index, cells in enumerate(zip(*columns.values(), strict=True)):
         table.add_row(*cells, end_section=index + 1 == len(rows) or rows[index + 1] != rows[index])
+
     return table

@@ -67,12 +67,14 @@ class Row:
         """
         selects = METHODS[student].selects
         able = {name: each for name, each in self.variants.items() if METHODS[each.method].selects == selects}
+
         wanted = "re" if selects else "cls"
         if wanted not in able and len(able) != 1:
             raise InputError(
                 f"Row {self.name!r} is named as a teacher of {student}, and has no {wanted} run; add {wanted} to its "
                 "methods."
             )
+
         return able.get(wanted) or next(iter(able.values()))
 
 

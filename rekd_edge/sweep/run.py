@@ -82,18 +82,22 @@ def run_sweep(
     folder = folder.resolve()
     _check_folder(folder)
     resolver = Resolver(plan, folder)
+
     for name in plan:
         resolver(name)  # data and backbones are checked before anything is written
+
     with locked(folder):
         real_folder(folder / RUNS)
         _take_over(plan, resolver)
         sweep = _Sweep(grid, plan, folder, resolver, command)
         sweep.perform(engine, retry, gpus)
         sweep.write(pictures=True)
+
     left = unknown_folders(folder, sweep.folders.values())
     if left:
         names = ", ".join(path.name for path in left[:3]) + (", …" if len(left) > 3 else "")
         say(f"{len(left)} run{'s' * (len(left) > 1)} of another grid or settings stay in {folder / RUNS}: {names}")
+
     return sweep.document()
 
 
@@ -109,6 +113,7 @@ def _take_over(plan: dict[str, Run], resolver: Resolver) -> None:
         run = resolver(name)
         if run is None or run.folder.exists():
             continue
+
         digest = run.folder.name.rpartition("-")[2]
         for twin in sorted(run.folder.parent.glob(f"*-{digest}")):
             named = any(twin == other.folder for other in map(resolver, plan) if other is not None)
@@ -140,15 +145,18 @@ class _Sweep:
             say(f"{found} of {len(self.plan)} runs are finished already" + (f", {failed} failed" if failed else ""))
         if not missing:
             return
+
         self.write()
         share = _gpu_share(engine) if gpus is None else gpus
         tasks = [self._task(name, set(missing), share) for name in missing]
         board = Board({name: self._cost(name) for name in missing}, found, failed)
+
         outcomes = run_tasks(tasks, engine, lambda task: board.started(task.name, self._folder(task.name)))
         with board.shown(), _closing(outcomes):
             for outcome in outcomes:
                 name = outcome.task.name
                 folder = self._folder(name)
+
                 if outcome.error is None:
                     self.results[name] = outcome.value
                     note = _figures_of(outcome.value)
@@ -156,6 +164,7 @@ class _Sweep:
                     self.errors[name], note = outcome.error, ""
                     if folder is not None and folder.is_dir() and not (folder / ERROR).is_file():  # lost too often
                         write_json(folder / ERROR, {"error": outcome.error})
+
                 board.ended(name, outcome.error, note)
                 self.write()
 
@@ -165,15 +174,18 @@ class _Sweep:
         if failed is not None:
             self.errors[name] = f"It needs {failed}, which failed."
             return True
+
         folder = self._folder(name)
         if folder is None:
             return False
+
         if (row := read_result(folder, self.plan[name].tunes)) is not None:
             self.results[name] = row
         elif (folder / ERROR).is_file() and not retry:
             self.errors[name] = str(read_json(folder / ERROR)["error"])
         else:
             return False
+
         return True
 
     def _folder(self, name: str) -> Path | None:
@@ -205,12 +217,14 @@ class _Sweep:
         document = self.document()
         write_json(self.folder / TABLE, document)
         write_text(self.folder / MARKDOWN, as_markdown(document))
+
         if self._can_draw and (pictures or time.monotonic() - self._drawn > _DRAW_SECONDS):
             try:
                 draw(self.grid, document["table"], self.folder)
             except ModuleNotFoundError:
                 self._can_draw = False
                 say('There are no pictures without matplotlib; install it with pip install "rekd-edge[sweep]".')
+
             self._drawn = time.monotonic()
 
     def document(self) -> dict[str, Any]:
@@ -245,6 +259,7 @@ class _Sweep:
             for name in row.variants:
                 for values in row.lines(name):
                     places[row.name, name, values] = len(places)
+
         return sorted(
             self.plan.values(), key=lambda run: (places.get((run.row, run.line, run.values), len(places)), run.seed)
         )
@@ -280,6 +295,7 @@ def describe(grid: Grid) -> list[str]:
     plan = expand(grid)
     every = [run.settings for run in plan.values()]
     lines = []
+
     for run in plan.values():
         own = {
             key: value for key, value in run.settings.items() if any(other.get(key, _NONE) != value for other in every)
@@ -295,6 +311,7 @@ def describe(grid: Grid) -> list[str]:
         named += [f"{picked} tuning runs"] if picked else []
         needs = f"  (needs {', '.join(str(need) for need in named)})" if named else ""
         lines.append(f"{run.name}  {' '.join(words)}{needs}")
+
     return lines
 
 

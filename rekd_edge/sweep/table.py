@@ -49,13 +49,16 @@ def summarised(grid: Grid, plan: dict[str, Run], results: dict[str, dict[str, An
     """
     table = _Table(grid, plan, results)
     lines = []
+
     for row in grid.rows.values():
         entries = [
             table.line(row, variant, values) for variant in row.variants.values() for values in row.lines(variant.name)
         ]
         if row.tune:
             table.mark_picked(row, entries)
+
         lines += entries
+
     return lines
 
 
@@ -78,12 +81,15 @@ class _Table:
             "of": sum(_is_of(run, row, variant.name, values) for run in self.plan.values()),
             **{name: figure for name in _FIGURES if (figure := _figure(found, name)) is not None},
         }
+
         if row.tune:
             for name in _ON_TEST:  # a run may have been measured for another grid
                 entry.pop(name, None)
             return entry
+
         if not METHODS[variant.method].selects:
             entry.pop("rationale_f1", None)  # of a whole input it says nothing
+
         more = {
             "differences": self.differences(row, variant, values, found),
             "won_back": self.won_back(row, variant, values, found),
@@ -116,6 +122,7 @@ class _Table:
         for name in _references(row, variant):
             other = self.beside(row, name, values)
             pairs[name] = [found[seed]["accuracy"] - other[seed]["accuracy"] for seed in _measured(found, other)]
+
         return {name: of_difference(differences) for name, differences in pairs.items() if differences}
 
     def won_back(self, row: Row, variant: Variant, values: Values, found: Results) -> dict[str, Any]:
@@ -123,12 +130,14 @@ class _Table:
         base = _undistilled(row, variant)
         if base is None or not METHODS[variant.method].selects:
             return {}
+
         re, shares = self.beside(row, base, values), {}
         for name in (name for name, other in row.variants.items() if other.method == "cls" and other.teacher is None):
             cls = self.beside(row, name, values)
             if seeds := _measured(found, re, cls):
                 won, lost = ([over[seed]["accuracy"] - re[seed]["accuracy"] for seed in seeds] for over in (found, cls))
                 shares[name] = of_share(won, lost)
+
         return {name: share for name, share in shares.items() if share is not None}
 
     def tuned(self, variant: Variant, found: Results) -> dict[str, Any]:
@@ -157,6 +166,7 @@ def published(grid: Grid) -> list[dict[str, Any]]:
             for values, figure in zip(row.lines(name), given, strict=True):
                 entry = {"row": row.name, "line": name, "values": dict(values), **figure}
                 figures.append(entry | (_published_gains(row, values) if name == "rekd" else {}))
+
     return figures
 
 
@@ -170,6 +180,7 @@ def _published_gains(row: Row, values: Values) -> dict[str, float]:
     cls, re, rekd = (accuracy.get(name) for name in ("cls", "re", "rekd"))
     if re is None or rekd is None:
         return {}
+
     gain = {"gain": round(rekd - re, 6)}
     return gain | ({"won_back": round((rekd - re) / (cls - re), 6)} if cls is not None and cls > re else {})
 
@@ -179,6 +190,7 @@ def _references(row: Row, variant: Variant) -> Iterator[str]:
     method = METHODS[variant.method]
     if (base := _undistilled(row, variant)) is not None:
         yield base
+
     if method.selects:
         if variant.name != "re" and "re" in row.variants and base != "re":
             yield "re"

@@ -49,8 +49,10 @@ def augment(images: Tensor, crops: Crops, settings: ImageSettings) -> Tensor:
     image = torch.arange(len(images), device=images.device)[:, None, None]
     cropped = padded[image, :, down[:, :, None], across[:, None, :]].movedim(-1, 1)  # [batch, 3, h, w]
     mean, std = (constant(tuple(three), images.device).view(3, 1, 1) for three in (settings.mean, settings.std))
+
     with torch.autocast(images.device.type, enabled=False):
         pixels = resize(cropped, settings)
+
     return pixels.mul_(settings.rescale_factor).sub_(mean).div_(std)
 
 

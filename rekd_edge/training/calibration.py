@@ -41,9 +41,11 @@ def calibrated_bias(
     """
     lengths = lengths or [len(margin) for margin in margins]
     units = units or [np.arange(len(margin)) for margin in margins]
+
     examples = [each for each in zip(margins, lengths, units, strict=True) if len(each[0])]
     if not examples:
         return 0.0
+
     least, rest, weights = 0.0, [], []
     for margin, length, unit in examples:
         names, first, size = np.unique(unit, return_index=True, return_counts=True)
@@ -57,6 +59,7 @@ def calibrated_bias(
         least += share[always].sum()
         rest.append(values[open_])
         weights.append(share[open_])
+
     other = np.concatenate(rest)
     order = np.argsort(-other, kind="stable")
     other = other[order]
@@ -67,14 +70,17 @@ def calibrated_bias(
     distance = np.abs(ratio[candidates] - target_ratio)
     admitted = int(candidates[np.argmin(distance)])
     every = np.unique(np.concatenate([np.asarray(margin, np.float64) for margin, _, _ in examples]))
+
     near = candidates[(distance <= slack) & (candidates > 0)]
     if len(near):
         places = np.searchsorted(every, other[near - 1])
         gaps = every[places] - every[np.maximum(places - 1, 0)]
         admitted = int(near[np.argmax(gaps)])
+
     above = other[admitted - 1] if admitted else every[-1] + 1.0
     below = other[admitted] if admitted < len(other) else every[0] - 1.0
     # the largest margins of other examples may lie in the gap; stay midway between two neighbours
     neighbour = every[every < above]
     lower = neighbour[-1] if admitted and len(neighbour) else below
+
     return float(-(above + lower) / 2)

@@ -58,6 +58,7 @@ def choose_checkpoint(folder: Path, processes: int, steps: int) -> Path | None:
     """
     if link := next((path for path in folder.glob("checkpoint-*") if path.is_symlink()), None):
         raise InputError(f"{link} is a link, which is not followed; remove it.")
+
     checkpoints = list(reversed(by_step(folder).values()))
     for number, checkpoint in enumerate(checkpoints):
         fault = fault_of(checkpoint, processes, steps)
@@ -65,9 +66,12 @@ def choose_checkpoint(folder: Path, processes: int, steps: int) -> Path | None:
             if number:
                 say(f"Training goes on from {checkpoint}.")
             return checkpoint
+
         say(f"{checkpoint} is passed over: it {fault}.")
+
     if checkpoints:
         say("Training begins anew.")
+
     return None
 
 
@@ -79,6 +83,7 @@ def fault_of(checkpoint: Path, processes: int, steps: int) -> str | None:
     """
     if (fault := verify_digests(checkpoint)) is not None:
         return fault
+
     states = ["rng_state.pth"] if processes == 1 else [f"rng_state_{i}.pth" for i in range(processes)]
     for name in (SAFE_WEIGHTS_NAME, OPTIMIZER_NAME, SCHEDULER_NAME, *states):
         if not (checkpoint / name).is_file():
@@ -89,15 +94,18 @@ def fault_of(checkpoint: Path, processes: int, steps: int) -> str | None:
         state = read_state(checkpoint)
     except InputError:
         return f"has a damaged {TRAINER_STATE_NAME}"
+
     if state.get("global_step") != step or step > steps:
         return f"says that it is of step {state.get('global_step')} of {steps}"
 
     best = state.get("best_model_checkpoint")
     if best is None or Path(str(best)).name == checkpoint.name:
         return None
+
     here = checkpoint.parent / Path(str(best)).name  # another working directory or a moved run has another path
     if here not in by_step(checkpoint.parent).values():
         return f"needs the weights of {here.name}, which is missing"
+
     fault = verify_digests(here)
     return None if fault is None else f"needs the weights of {here.name}, which {fault}"
 
@@ -127,6 +135,7 @@ def seal(checkpoint: Path, best: str | None) -> None:
     this = int(checkpoint.name.rpartition("-")[2])
     older = [step for step in others if step < this]
     kept = [step for step in older if best is not None and others[step].name == Path(best).name] or older[-1:]
+
     for step, path in others.items():
         if step not in (this, *kept):
             shutil.rmtree(path)

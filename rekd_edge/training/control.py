@@ -88,8 +88,10 @@ def controls_of(config: TrainingConfig, **shape: Any) -> list[ControlRun]:
     """
     if not method_of(config.method).selects or config.control is None:
         return []
+
     epochs = config.epochs or method_of(config.method).epochs
     runs = []
+
     if config.warm_start:
         first = {"epochs": config.control_epochs or epochs, "comparison_control": "none"}
         runs.append(ControlRun(WARM, config.for_control(**first, **shape)))
@@ -99,6 +101,7 @@ def controls_of(config: TrainingConfig, **shape: Any) -> list[ControlRun]:
         rest = {"epochs": epochs + config.predictor_epochs, "comparison_control": kind}
         start = WARM if config.warm_start else None
         runs.append(ControlRun(f"{WARM}-{kind}", config.for_control(**rest, **shape), start))
+
     return runs
 
 
@@ -131,6 +134,7 @@ def compare(controls: Mapping[str, RunFolder]) -> Comparison | None:
     }
     if not dev:
         return None
+
     return Comparison(max(dev, key=lambda kind: (dev[kind]["accuracy"], -dev[kind]["loss"])), dev)
 
 
@@ -144,10 +148,12 @@ def counting_control(run: RunFolder) -> RunFolder | None:
     asked = record["recipe"]["control"]
     if asked is None:
         return None
+
     holder = run if asked == "train" else RunFolder(Path(asked))
     if "control" not in record:  # by the first release, whose control served for both
         control = _within(holder, WARM)
         return control if control != run and control.is_finished else None
+
     return None if record["control"] is None else _within(holder, f"{WARM}-{record['control']['taken']}")
 
 
@@ -155,6 +161,7 @@ def begin_from(model: RationaleModel, run: RunFolder) -> None:
     """Let the predictor, and the encoder of a generator, begin as the predictor of a control."""
     control = RationaleModel.from_pretrained(run.path)
     model.predictor.load_state_dict(control.predictor.state_dict())
+
     if model.generator is None:
         return
 
@@ -180,10 +187,12 @@ def _checked(prepared: Prepared, wanted: ControlRun, holder: RunFolder) -> RunFo
     differing = [name for name in same if not _agree(getattr(theirs, name), getattr(ours, name))]
     if differing:
         raise InputError(f"{run.path} is no control of this run: {', '.join(differing)} differ; set control=train.")
+
     run.read_metrics("control")
     record = run.read_record()
     if record["data"]["fingerprint"] != prepared.data.fingerprint:
         raise InputError(f"The control {run.path} was trained on other data; set control=train.")
+
     if wanted.name != WARM and record["steps"] < (steps := _steps(prepared)):
         raise InputError(
             f"The control {run.path} was trained for {record['steps']} steps, and this run takes {steps}; "
@@ -195,6 +204,7 @@ def _checked(prepared: Prepared, wanted: ControlRun, holder: RunFolder) -> RunFo
         return run
     if reading_of(load_tokenizer(run.tokenizer_file, ours.max_length)) != reading_of(tokenizer):
         raise InputError(f"The control {run.path} has another tokenizer than this run; train both on the same data.")
+
     return run
 
 

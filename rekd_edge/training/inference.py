@@ -80,21 +80,26 @@ def predict(
     ) -> float:
         minimum, maximum = limits or Limits(config.min_selected, config.max_selected)
         margins, lengths, units = [], [], []
+
         for margin, feature, candidate, unit in found:
             margins += _rows(margin, candidate)
             units += [] if unit is None else _rows(unit, candidate)
             lengths += feature.sum(dim=-1).tolist()
+
         if config.count_all_positions and config.max_length is not None:
             lengths = [config.max_length] * len(margins)
+
         return calibrated_bias(margins, target_ratio, lengths, minimum, maximum, slack, units or None)
 
     # the generator's pass comes first: the bias is known only when all margins are
     selections = model.calibrate(select_all, solve) if calibrate and config.selects else select_all()
     random = torch.Generator().manual_seed(0)
     logits, shown, labels, alone = [], [], [], []
+
     for batch, selection in zip(loader, selections, strict=True):
         inputs, attention_mask = _inputs(batch, device)
         feature = selection.feature
+
         if is_control:
             drawn = control_masks(feature.cpu(), config.target_ratio, random)
         elif masks == "sampled" and (noise := sampling_noise(model, feature.cpu(), random)) is not None:
@@ -149,7 +154,9 @@ def sampling_noise(model: RationaleModel, feature: Tensor, random: torch.Generat
             return None
         if noise is None:
             noise = drawn.new_zeros(len(feature), *drawn.shape[1:-2], feature.shape[1], drawn.shape[-1])
+
         noise[row][..., real, :] = drawn[0]
+
     return noise
 
 
@@ -167,6 +174,7 @@ def dev_metrics(predictions: Predictions, config: RationaleConfig, context: Cont
         "loss": task,
         "task_loss": task,
     }
+
     if config.selects:
         dev_terms = getattr(method_of(config.method).training(), "dev_terms", None)
         terms = {} if dev_terms is None else dev_terms(predictions, context)
@@ -178,13 +186,16 @@ def dev_metrics(predictions: Predictions, config: RationaleConfig, context: Cont
             **({} if "class_biases" in config.options else {"argmax_ratio": rationale_ratio(uncalibrated, length)}),
             "margin_bias": config.margin_bias,
         }
+
     if predictions.rationale_logits is not None:
         metrics["rationale_accuracy"] = float(np.mean(predictions.rationale_logits.argmax(axis=1) == labels))
+
     if context.config.class_ratios:
         metrics["rationale_ratio_by_label"] = {
             name: rationale_ratio([mask for mask, label in zip(masks, labels, strict=True) if label == i], length)
             for i, name in enumerate(config.labels)
         }
+
     return metrics
 
 

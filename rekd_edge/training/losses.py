@@ -116,14 +116,17 @@ def contiguity_loss(mask: Tensor, feature: Tensor, grid: tuple[int, int] | None 
     """
     axes: tuple[int, ...] = (1,)
     values, real = mask, feature
+
     if grid is not None:
         values, real, axes = mask.unflatten(1, grid), feature.unflatten(1, grid), (1, 2)
+
     changes = count = mask.new_zeros(())
     for axis in axes:
         length = values.shape[axis] - 1
         both = real.narrow(axis, 0, length) & real.narrow(axis, 1, length)
         changes = changes + (values.diff(dim=axis).abs() * both).sum()
         count = count + both.sum()
+
     return batch_share(changes, count)
 
 

@@ -116,11 +116,13 @@ def prepare_preprocessing(config: TrainingConfig, data: DataSource, teachers: li
         raise InputError(f"The backbone {config.backbone} reads {reads}, the data {config.spec} is {data.task}.")
     if data.task == "image":
         return Preprocessing(image=backbone_image_settings(config.backbone, backbone, config.data.image_size))
+
     tokenizer = backbone_tokenizer(config.backbone)
     if tokenizer is None and teachers and teachers[0].config.task == "text":
         tokenizer = load_tokenizer(RunFolder(teachers[0].folder).tokenizer_file, config.data.max_length)
     if tokenizer is None:
         tokenizer = train_tokenizer([str(text) for text in data.split("train").inputs], TRAINED_VOCABULARY)
+
     return Preprocessing(limit_tokenizer(tokenizer, config.data.max_length), config.data.max_length)
 
 
@@ -132,9 +134,11 @@ def preprocessing_of_run(folder: Path, config: RationaleConfig) -> Preprocessing
     """
     if config.image is not None:
         return Preprocessing(image=ImageSettings.from_dict(config.image))
+
     file = RunFolder(folder).tokenizer_file
     if not file.is_file() or config.max_length is None:
         raise InputError(f"{folder} holds no {TOKENIZER_FILE}; restore it or train the run again.")
+
     tokenizer = Tokenizer.from_file(str(file))
     return Preprocessing(limit_tokenizer(tokenizer, config.max_length), config.max_length)
 
@@ -149,13 +153,17 @@ def model_config(config: TrainingConfig, data: DataSource, preprocessing: Prepro
     method = method_of(config.method)
     if data.task not in method.tasks:
         raise InputError(f"{config.method} reads {' and '.join(method.tasks)}, {config.spec} is {data.task}; use re.")
+
     text = preprocessing.tokenizer is not None
     if config.select_words and not text:
         raise InputError("select_words joins the pieces of a word; images have none, leave it out.")
+
     ratios = config.ratios(tuple(data.label_names))
     target_ratio = config.target_ratio if method.has_ratio else 1.0
+
     if config.class_ratios and method.has_ratio:  # a mask is made before the label is known: their mean
         target_ratio = float(np.mean([ratios[label] for label in data.split("train").labels]))
+
     assert target_ratio is not None
     assert config.head_dropout is not None
     return RationaleConfig(
@@ -218,11 +226,14 @@ def build_model(config: TrainingConfig, facts: RationaleConfig, tokenizer: Token
         return load_encoder(f"{family}:{config.backbone}", layers, preprocessing, net)
 
     depth = Depth(config.layers, config.generator_layers, config.generator)
+
     model = method_of(config.method).model_class().build(facts, encoder, depth, config.options)
     if config.initial_ratio is not None and isinstance(model.generator, Generator):
         model.generator.begin_at(config.initial_ratio)
+
     if model.starts_word is not None:
         assert tokenizer is not None
         starts = word_starts(tokenizer)
         model.starts_word[: len(starts)] = torch.from_numpy(starts)
+
     return model

@@ -50,12 +50,15 @@ def join() -> None:
     """
     if dist.is_initialized() or int(os.environ.get("WORLD_SIZE", "1")) < 2:
         return
+
     if not torch.cuda.is_available():
         dist.init_process_group("gloo", timeout=PATIENCE)
         return
+
     local, gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
     if int(os.environ.get("LOCAL_WORLD_SIZE", local + 1)) > gpus:
         raise InputError(f"There are more processes on this machine than GPUs ({gpus}); launch one for each.")
+
     torch.cuda.set_device(local)
     dist.init_process_group("cpu:gloo,cuda:nccl", timeout=PATIENCE)
 
@@ -91,6 +94,7 @@ def on_first(work: Callable[[], Result]) -> Result:
     """Work that the first process does alone: what it gives, or the error that it raises, in all of them."""
     if world() == 1:
         return work()
+
     said: list[Any] = [None, None]
     if is_first():
         token = _alone.set(True)
@@ -100,9 +104,11 @@ def on_first(work: Callable[[], Result]) -> Result:
             said[1] = error
         finally:
             _alone.reset(token)
+
     dist.broadcast_object_list(said, src=0)
     if said[1] is not None:
         raise said[1]
+
     return said[0]
 
 

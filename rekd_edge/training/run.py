@@ -87,6 +87,7 @@ def _train(
     """As `train`, with the output locked; `start` is a control whose weights the predictor begins with."""
     recipe, defaults = _as_json(config), REMOVED | _as_json(TrainingConfig())
     unused = unused_by(config.method, bool(config.teacher))
+
     counting = {key: value for key, value in (REMOVED | recipe).items() if key not in unused}
     if (finished := on_first(lambda: reopen(run, counting, defaults, resume))) is not None:
         return finished
@@ -95,6 +96,7 @@ def _train(
     given = given_controls(prepared)
     sources = _sources(prepared, [*given.values(), *([] if start is None else [start])])
     made = on_first(lambda: begin(run, recipe, sources))
+
     try:
         return _train_stages(prepared, given, start, sources, run, callbacks)
     except BaseException:
@@ -114,6 +116,7 @@ def _train_stages(
     """The stages after `prepare`, in a folder that is begun."""
     controls = given or _provide_controls(prepared, run, callbacks)
     comparison = compare(controls)
+
     if start is not None or WARM in controls:
         begin_from(prepared.model, start or controls[WARM])
 
@@ -121,12 +124,14 @@ def _train_stages(
     fitted = fit(prepared, run, callbacks)
     settled = settle(fitted, run, callbacks)
     calibrated = calibrate(fitted)
+
     if comparison is not None:
         calibrated.metrics["random_mask_accuracy"] = comparison.accuracy
 
     record = _record(prepared, comparison, fitted, settled, time.perf_counter() - started)
     record["teacher_sha256"] = sources["teacher"]
     on_first(lambda: _write(run, prepared, calibrated, record))
+
     return calibrated.metrics
 
 
@@ -137,9 +142,11 @@ def _provide_controls(prepared: Prepared, run: RunFolder, callbacks: Callbacks) 
         folder = run.control(control.name)
         if folder.path.is_symlink():
             raise InputError(f"{folder.path} is a link, which is not followed; remove it.")
+
         start = None if control.start is None else controls[control.start]
         _train(control.config, folder, True, partial(_named, callbacks, control.name), start)
         controls[control.name] = folder
+
     return controls
 
 

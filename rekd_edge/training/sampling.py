@@ -39,12 +39,16 @@ class LengthBuckets(Sampler[int]):
         size = BATCHES_A_BUCKET * self.batch_size
         buckets = [shuffled[start : start + size] for start in range(0, len(shuffled), size)]
         batches: list[NDArray[np.int64]] = []
+
         for bucket in buckets:
             ordered = bucket[np.argsort(self.lengths[bucket], kind="stable")]
             batches += [ordered[start : start + self.batch_size] for start in range(0, len(ordered), self.batch_size)]
+
         whole = [batch for batch in batches if len(batch) == self.batch_size]
         rest = [batch for batch in batches if len(batch) < self.batch_size]  # the last batch of the epoch, as always
+
         for place in random.permutation(len(whole)):
             yield from whole[place].tolist()
+
         for batch in rest:
             yield from batch.tolist()

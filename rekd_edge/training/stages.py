@@ -91,17 +91,21 @@ def prepare(config: TrainingConfig) -> Prepared:
         raise InputError(f"batch_size={config.batch_size} cannot be shared by {world()} processes; take a multiple.")
     if not config.spec or not config.backbone:
         raise InputError("A run needs data and a backbone; give --data and --backbone, or a recipe that names them.")
+
     _check_reporting(config.report_to)
     teachers = read_teachers(config.teacher, config.allow_weak_teacher, config.method)
     data = load_data(config.spec, config.data)
+
     for split in ("train", "validation"):
         data.split(split)
 
     config = config.resolved(data.task)
     preprocessing = prepare_preprocessing(config, data, teachers)
     facts = model_config(config, data, preprocessing)
+
     for teacher in teachers:
         check_teacher(teacher, facts, preprocessing.tokenizer, config.teacher_mask)
+
     if (adapt := getattr(method_of(config.method).training(), "prepare", None)) is not None:
         config = adapt(config, data, preprocessing)
 
@@ -144,6 +148,7 @@ def fit(prepared: Prepared, run: RunFolder, callbacks: Callbacks) -> Fitted:
         callbacks(config.method),
     )
     trainer.fit()
+
     return Fitted(trainer)
 
 
@@ -165,6 +170,7 @@ def _teach(prepared: Prepared, run: RunFolder, features: TextFeatures | ImageFea
     config = prepared.config
     if not prepared.teachers:
         return None
+
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     image, calibrated = prepared.model.config.image, config.teacher_margins == "calibrated"
 
@@ -172,6 +178,7 @@ def _teach(prepared: Prepared, run: RunFolder, features: TextFeatures | ImageFea
         return Teachers([Teacher(teacher, device, image, calibrated) for teacher in prepared.teachers])
 
     asked = load() if config.teacher_mask == "student" or config.data.augment else None
+
     if config.data.augment:
         return asked
 
@@ -183,6 +190,7 @@ def _teach(prepared: Prepared, run: RunFolder, features: TextFeatures | ImageFea
     precision = autocast_of(config, device)
     on_first(lambda: store_targets(store, load, features, collate, lengths, device, precision))
     features.targets = read_targets(store)
+
     return asked
 
 
@@ -196,6 +204,7 @@ def settle(fitted: Fitted, run: RunFolder, callbacks: Callbacks) -> Settled | No
     config = trainer.context.config
     if not config.predictor_epochs or model.generator is None:
         return None
+
     before = trainer.dev_metrics()[config.select_by]
     weights = {name: weight.clone() for name, weight in model.predictor.state_dict().items()}
 
@@ -218,6 +227,7 @@ def settle(fitted: Fitted, run: RunFolder, callbacks: Callbacks) -> Settled | No
     after = alone.dev_metrics()[config.select_by]
     if not (kept := after > before if config.select_by == "accuracy" else after < before):
         model.predictor.load_state_dict(weights)
+
     return Settled(before, after, kept)
 
 
@@ -238,4 +248,5 @@ def calibrate(fitted: Fitted) -> Calibrated:
     metrics = {**trainer.dev_metrics(), "n": len(cast(Any, trainer.eval_dataset))}
     if not math.isfinite(metrics["loss"]):
         raise FailureError("Training diverged: the dev loss is not finite; lower learning_rate and train again.")
+
     return Calibrated(model, metrics)

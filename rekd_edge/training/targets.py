@@ -103,6 +103,7 @@ def store_targets(
             say(f"The teacher targets {folder} {fault}; they are computed anew.")
             if not remove_ours(folder, PURPOSE):
                 raise InputError(f"{folder} {fault}, and rekd-edge did not put it there; remove it.")
+
         _compute(folder, load(), features, collate, lengths, device, autocast, batch_size)
 
 
@@ -145,23 +146,29 @@ def _compute(
 ) -> None:
     partial = claim_folder(folder.with_name(f"{folder.name}.partial"), PURPOSE)
     order = np.arange(len(features)) if lengths is None else np.argsort(-lengths, kind="stable")
+
     done, digest = _resumed(partial, order, batch_size)
     if (partial / "done.json").exists() and not done:
         say(f"The unfinished teacher targets {partial} do not verify; they are computed anew.")
         remove_ours(partial, PURPOSE)
         claim_folder(partial, PURPOSE)
+
     arrays: dict[str, NDArray[Any]] = {}
     ends: NDArray[np.int64] | None = None
+
     with steps("teacher targets") as show:
         for number, start in enumerate(range(done, len(order), batch_size), 1):
             chosen = order[start : start + batch_size]
             batch = collate([features[index] for index in chosen])
+
             with autocast():
                 found = teachers.targets({name: value.to(device) for name, value in batch.items()})
+
             if ends is None:
                 positions = found["teacher_mask"].shape[1] if "teacher_mask" in found else 0
                 ends = np.cumsum(np.full(len(order), positions) if lengths is None else lengths)
                 arrays = _open(partial, found, ends, fresh=start == 0)
+
             for name, values in found.items():
                 rows = (values.float() if values.is_floating_point() else values).cpu().numpy()
                 for row, index in zip(rows, chosen, strict=True):
@@ -170,15 +177,18 @@ def _compute(
                         arrays[name][first : ends[index]] = row[: ends[index] - first]
                     else:
                         arrays[name][index] = row
+
             digest = _extended(digest, arrays, ends, chosen)
             if number % FLUSH_EVERY == 0:
                 for array in arrays.values():
                     array.flush()  # type: ignore[attr-defined]
                 write_json(partial / "done.json", {"examples": start + len(chosen), "sha256": digest})
+
             show(start + len(chosen), len(order))
 
     for array in arrays.values():
         array.flush()  # type: ignore[attr-defined]
+
     write_json(partial / "done.json", {"examples": len(order), "sha256": digest})
     write_digests(partial)
     partial.rename(folder)
@@ -191,10 +201,12 @@ def _resumed(partial: Path, order: NDArray[np.int64], batch_size: int) -> tuple[
         ends = np.load(partial / "ends.npy")
         arrays = {path.stem: np.load(path, mmap_mode="r") for path in partial.glob("teacher_*.npy")}
         digest = ""
+
         for start in range(0, noted["examples"], batch_size):
             digest = _extended(digest, arrays, ends, order[start : start + batch_size])
     except (InputError, OSError, ValueError, LookupError, TypeError):
         return 0, ""
+
     same = noted["examples"] <= len(order) and noted["examples"] and noted.get("sha256") == digest
     return (noted["examples"], digest) if same else (0, "")
 
@@ -209,8 +221,10 @@ def _extended(
         if name in PER_TOKEN_TARGETS:
             assert ends is not None
             rows = _Rows(arrays[name], ends)
+
         for index in chosen:
             sha.update(np.ascontiguousarray(rows[index]).tobytes())
+
     return sha.hexdigest()
 
 
@@ -218,15 +232,19 @@ def _open(partial: Path, found: Mapping[str, Tensor], ends: NDArray[np.int64], f
     """The arrays of a store to write into, made where it is `fresh`."""
     if not fresh:
         return {name: np.load(partial / f"{name}.npy", mmap_mode="r+") for name in found}
+
     np.save(partial / "ends.npy", ends)
     arrays: dict[str, NDArray[Any]] = {}
+
     for name, values in found.items():
         per_token = name in PER_TOKEN_TARGETS
         shape = (int(ends[-1]), *values.shape[2:]) if per_token else (len(ends), *values.shape[1:])
         dtype = np.dtype(np.bool_ if values.dtype == torch.bool else np.float32)
         file = partial / f"{name}.npy"
         arrays[name] = open_memmap(file, mode="w+", dtype=dtype, shape=shape)
+
         if hasattr(os, "posix_fallocate"):  # a full disk is an error here, and a SIGBUS where a mapped page has no room
             with file.open("r+b") as opened:
                 os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
+
     return arrays

@@ -55,19 +55,23 @@ def read_teacher(folder: str, allow_weak: bool, student: str = "rekd") -> Teache
     path = Path(folder)
     if not path.is_dir():
         raise InputError(f"The teacher {folder} does not exist; give --teacher the folder of a finished re run.")
+
     config = RationaleConfig.load(path)
     if not method_of(student).selects and config.method != "cls":
         raise InputError(
             f"The teacher {folder} is a {config.method} run; {student} learns from a run of --method cls, and only "
             "--method rekd from this one."
         )
+
     if method_of(student).selects and not config.selects:
         raise InputError(
             f"The teacher {folder} is a {config.method} run and selects nothing; train it with --method re."
         )
+
     metrics = RunFolder(path).read_metrics("teacher")
     if config.selects and not allow_weak:
         _refuse_weak(folder, metrics, config.target_ratio)
+
     return TeacherFacts(path, config, metrics)
 
 
@@ -76,12 +80,14 @@ def _refuse_weak(folder: str, metrics: dict[str, Any], target: float) -> None:
     control = metrics.get("random_mask_accuracy")
     if control is None:
         raise InputError(f"The teacher {folder} was trained without a random-mask control to compare with; {override}.")
+
     accuracy = metrics.get("rationale_accuracy", metrics["accuracy"])  # what its rationale is worth
     if accuracy <= control:
         raise InputError(
             f"The teacher {folder} (accuracy {accuracy:.3f}) is no better than its random-mask control "
             f"({control:.3f}); {override}."
         )
+
     if abs(metrics["rationale_ratio"] - target) > 0.05:
         raise InputError(
             f"The teacher {folder} selects {metrics['rationale_ratio']:.1%} instead of {target:.1%}; {override}."
@@ -109,19 +115,23 @@ def check_teacher(
             f"The teacher {teacher.folder} ({theirs.method}) decides from the whole input and no mask; "
             "set teacher_mask=own."
         )
+
     if ours.task != theirs.task:
         raise InputError(f"The teacher {teacher.folder} reads {theirs.task}, the data is {ours.task}; choose another.")
+
     if ours.labels != theirs.labels:
         raise InputError(
             f"The teacher {teacher.folder} knows the labels {_listed(theirs.labels)}, the data has "
             f"{_listed(ours.labels)}; train a teacher on this data."
         )
+
     if ours.task == "text":
         if ours.max_length != theirs.max_length:
             raise InputError(
                 f"The teacher reads {theirs.max_length} tokens, this run {ours.max_length}; "
                 f"add --set data.max_length={theirs.max_length}."
             )
+
         assert theirs.max_length is not None
         saved = load_tokenizer(RunFolder(teacher.folder).tokenizer_file, theirs.max_length)
         if tokenizer is None or reading_of(saved) != reading_of(tokenizer):
@@ -154,12 +164,14 @@ class Teacher:
         self.model = RationaleModel.from_pretrained(facts.folder).to(device).requires_grad_(False)
         self._renormalise: list[Tensor] | None = None
         self._size: tuple[int, int] | None = None
+
         if student_image is not None and facts.config.image is not None:
             ours, theirs = ImageSettings.from_dict(student_image), ImageSettings.from_dict(facts.config.image)
             self._renormalise = [
                 torch.tensor(numbers, dtype=torch.float32, device=device).view(3, 1, 1)
                 for numbers in (ours.mean, ours.std, theirs.mean, theirs.std)
             ]
+
             if (ours.height, ours.width) != (theirs.height, theirs.width):
                 self._size = (theirs.height, theirs.width)
 
@@ -176,14 +188,17 @@ class Teacher:
 
         margin = self.model.margin(selection)
         z = selection.logits
+
         if self.calibrated:  # where there is no feature, there is no margin
             with_bias = torch.stack([torch.zeros_like(margin), margin], dim=-1)
             z = torch.where(selection.feature[..., None], with_bias, z.float())
+
         own = self.model.deterministic_mask(margin, selection)
         if student_mask is None:
             logits = self.model.classify(inputs, attention_mask, own, selection)
         else:
             logits = self.labels(batch, student_mask)
+
         return {"teacher_selection_logits": z, "teacher_mask": own, "teacher_logits": logits}
 
     @torch.no_grad()
@@ -197,13 +212,17 @@ class Teacher:
     def _inputs(self, batch: dict[str, Tensor]) -> Tensor:
         if "input_ids" in batch:
             return batch["input_ids"]
+
         pixels = batch["pixel_values"]
         if self._renormalise is None:
             return pixels
+
         mean, std, teacher_mean, teacher_std = self._renormalise
         pixels = (pixels * std + mean - teacher_mean) / teacher_std
+
         if self._size is None:  # else the same grid of patches in another resolution
             return pixels
+
         return nn.functional.interpolate(pixels, self._size, mode="bilinear", antialias=True)
 
 

@@ -69,6 +69,7 @@ class RationaleTrainer(Trainer):
             callbacks = [*callbacks, TimedCheckpoints(config.checkpoint_minutes)]
         if config.early_stopping is not None:
             callbacks = [*callbacks, EarlyStoppingCallback(config.early_stopping)]
+
         super().__init__(
             model=model,
             args=training_arguments(config, checkpoints, len(train_dataset)),  # type: ignore[arg-type]
@@ -84,11 +85,14 @@ class RationaleTrainer(Trainer):
         self._terms: dict[str, list[Tensor]] = defaultdict(list)
         self._random = torch.Generator(self.args.device)
         self._last = (-1, 0)
+
         if config.gradient_checkpointing:
             model.gradient_checkpointing_enable()
+
         if config.compile:
             torch.compiler.reset()  # what was compiled for another stage's model would be guarded against
             model.compile(dynamic=True)
+
         if rank():  # processes share what is sampled, not what is dropped out
             set_seed(config.seed + rank())
 
@@ -101,6 +105,7 @@ class RationaleTrainer(Trainer):
         """
         processes = world()
         steps = total_steps(self.context.config, len(self.train_dataset))  # type: ignore[arg-type]
+
         last = on_first(lambda: choose_checkpoint(self.checkpoints, processes, steps))
         if last is not None and self._had_stopped(last):
             self.state = TrainerState.load_from_json(str(last / TRAINER_STATE_NAME))
@@ -178,11 +183,14 @@ class RationaleTrainer(Trainer):
         weight = batch["weight"][0] if "weight" in batch else 1.0  # of this process's rows
         self.rationale_model.count_loss_as(weight / getattr(self, "current_gradient_accumulation_steps", 1))
         terms = objective(model, batch, moment, self.context)
+
         if "weight" in batch:
             terms = {name: value * weight for name, value in terms.items()}
+
         for name, value in terms.items():
             if name != "loss":  # Trainer logs that one
                 self._terms[name].append(value.detach().float())
+
         return terms["loss"]
 
     def _drawn(self, inputs: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor | None, Tensor | None]:
@@ -197,22 +205,27 @@ class RationaleTrainer(Trainer):
         key = np.random.SeedSequence((config.seed, *self._last)).generate_state(1)[0]
         random = self._random.manual_seed(int(key))
         rows: Tensor | slice = inputs.get("place", slice(len(inputs["labels"])))
+
         if "images" in inputs:
             assert isinstance(self.train_dataset, ImageFeatures)
             crops = draw_crops(config.batch_size, random).of(rows)
             inputs = {**inputs, "pixel_values": augment(inputs["images"], crops, self.train_dataset.settings)}
+
         if "pixel_values" in inputs:
             length = longest = math.prod(self.rationale_model.grid(inputs["pixel_values"]))
         else:
             length = inputs["input_ids"].shape[1]
             longest = max(length, self.context.max_length or 0)
+
         noise = self.rationale_model.draw_noise(config.batch_size, longest, random)
         if noise is not None:
             noise = noise[rows][..., :length, :].clone()  # no view: torch.compile would guard its base
+
         teacher_noise = None
         if config.teacher:
             shape = config.batch_size, longest, 2
             teacher_noise = gumbel_noise(torch.empty(shape, device=random.device), random)[rows, :length]
+
         return inputs, noise, teacher_noise
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
@@ -255,6 +268,7 @@ class RationaleTrainer(Trainer):
             return metrics, model.config.margin_bias, model.config.options
 
         metrics, model.config.margin_bias, model.config.options = on_first(measured)
+
         return metrics
 
     def dev_loader(self) -> DataLoader:
@@ -300,9 +314,11 @@ class RationaleTrainer(Trainer):
 
             heads: list[Tensor] = []
             encoders: list[Tensor] = []
+
             for name, weight in model.named_parameters():
                 if weight.requires_grad:
                     (encoders if name.startswith(pretrained) else heads).append(weight)
+
             groups = [
                 {"params": encoders, "lr": config.learning_rate},
                 {"params": heads, "lr": config.head_learning_rate or config.learning_rate},
@@ -310,6 +326,7 @@ class RationaleTrainer(Trainer):
             self.optimizer = torch.optim.AdamW(
                 groups, betas=(0.9, config.adam_beta2), weight_decay=config.weight_decay or 0.0, fused=True
             )
+
         return self.optimizer
 
 
@@ -415,4 +432,5 @@ def training_arguments(config: TrainingConfig, checkpoints: Path, examples: int)
         ddp_find_unused_parameters=method_of(config.method).idle_weights,
     )
     arguments._n_gpu = min(arguments.n_gpu, 1)  # a process has one GPU; more GPUs want more processes
+
     return arguments

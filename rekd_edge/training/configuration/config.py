@@ -119,8 +119,10 @@ class TrainingConfig(Process, Control, Optimisation, Distillation, Selection):
         method = method_of(self.method)
 
         defaults = {**_PAPER[task], "epochs": method.epochs}
+
         if method.needs_teacher and self.mask_mode == "drop" and self.generator is None:
             defaults["generator_layers"] = min(_SHALLOW[task], self.layers or _SHALLOW[task])
+
         defaults["head_learning_rate"] = self.learning_rate
         if task == "text" and self.generator == "local":
             defaults["round_embeddings"] = True
@@ -128,6 +130,7 @@ class TrainingConfig(Process, Control, Optimisation, Distillation, Selection):
         filled = {name: value for name, value in defaults.items() if getattr(self, name) is None}
         if not method.selects:
             filled["teacher_mask"] = "own"  # the student has no mask to show
+
         return dataclasses.replace(self, **filled)
 
     def ratios(self, labels: tuple[str, ...]) -> list[float]:
@@ -169,6 +172,7 @@ class TrainingConfig(Process, Control, Optimisation, Distillation, Selection):
         method = method_of(self.method)
         taught = bool(self.teacher) or (method.selects and method.teacher != "never")  # as the first release has it
         facts = {**REMOVED, **self.to_dict()} if method.selects else self.to_dict()
+
         facts["spec"] = facts["data"].pop("spec")  # as the first release has it
         for settings, later in ((facts, self.later()), (facts["data"], self.data.later())):
             for name in [name for name, default in later.items() if settings[name] == default]:
@@ -178,6 +182,7 @@ class TrainingConfig(Process, Control, Optimisation, Distillation, Selection):
             read = readers_of(type(self), name).include(method, taught)
             if not read or not group_of(type(self), name).counts or name in _ELSEWHERE:
                 del facts[name]
+
         return facts
 
     def _refuse_idle(self, task: str | None) -> None:
@@ -191,23 +196,28 @@ class TrainingConfig(Process, Control, Optimisation, Distillation, Selection):
         if section == "data":
             reads = DataSettings.task_of(name) if name != "spec" else None
             return f"the data is {task}" if task and reads not in (None, task) else None
+
         if section:
             return None if section == self.method else f"it belongs to {section}, and the method is {self.method}"
 
         if getattr(self, name) is None:  # null asks for nothing
             return None
+
         method, readers = method_of(self.method), readers_of(type(self), name)
         if name in method.ignores:
             return f"{self.method} does not read it"
+
         if not readers.include(method, bool(self.teacher)):
             may = readers.include(method, method.teacher != "never")
             return "no teacher is given" if may else f"{self.method} {readers.others}"
+
         if name == "control_epochs" and not (self.control == "train" and self.warm_start):
             return "no control is trained that a warm start begins from"
         if name == "comparison_control" and self.control is None:
             return "there is no control"
         if name in ("generator_width", "generator_context") and self.generator != "local":
             return "its generator is not local"
+
         return None
 
 

@@ -45,6 +45,7 @@ def load_config(recipe: Path | str | None, overrides: dict[str, Any], strict: bo
     fields: dict[str, Any] = {}
     sections: dict[str, dict[str, Any]] = {name: {} for name in SECTIONS}
     known = TrainingConfig.fields_by_key()
+
     for key, value in given.items():
         section, _, name = key.rpartition(".")
         if key in REMOVED:
@@ -59,6 +60,7 @@ def load_config(recipe: Path | str | None, overrides: dict[str, Any], strict: bo
     data = sections.pop("data")
     own = {name: own_settings(name, section) for name, section in sections.items() if section}  # checked even if unused
     fields["options"] = own.get(str(fields.get("method", "re")))
+
     return TrainingConfig(**fields, data=DataSettings(**data), asked=frozenset(asked) if strict else frozenset())
 
 
@@ -101,6 +103,7 @@ def _read_recipe(recipe: Path | str) -> dict[Any, Any]:
     fields = read_yaml(path, str(recipe)) or {}
     if not isinstance(fields, dict):
         raise InputError(f"{recipe} must be a mapping of settings.")
+
     return fields
 
 
@@ -111,9 +114,12 @@ def _flat(recipe: dict[Any, Any]) -> dict[str, Any]:
         if key not in SECTIONS:
             flat[_canonical(str(key))] = value
             continue
+
         if not isinstance(value, dict | None):
             raise InputError(f"`{key}` in a recipe is a mapping, for example data: {{spec: imdb, max_length: 256}}.")
+
         flat |= {f"{key}.{name}": each for name, each in (value or {}).items()}
+
     return flat
 
 

@@ -16,6 +16,7 @@ def objective(model: nn.Module, batch: dict[str, Tensor], moment: Moment, contex
     """
     output = model(**inputs_of(batch))
     terms = task_terms(output.logits, batch)
+
     if not has_teachers(batch, context):
         return terms
 

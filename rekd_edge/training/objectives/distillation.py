@@ -46,16 +46,19 @@ def distilled(
     targets = _targets(output, batch, context)
     temperature = config.kd_temperature or moment.temperature
     log_selection = selection.log_selection
+
     if selection_temperature is None:
         selection_temperature = temperature
         if config.kd_temperature and selection.logits is not None and selection.noise is not None:
             log_selection = gumbel_log_softmax(selection.logits, selection.noise, temperature)
+
     if config.teacher_labels == "hard":
         selection_target = _log_of_mask(targets["teacher_mask"])
     else:
         z = targets["teacher_selection_logits"]  # [batch, features, teachers, 2]
         noise = _teacher_noise(z, selection.noise, config.gumbel_noise, moment.teacher_noise)
         selection_target = _averaged(gumbel_log_softmax(z, noise, selection_temperature), 2)
+
     counted = torch.ones_like(selection.feature) if config.count_all_positions else selection.feature
     kd_rationale = losses.rationale_distillation_loss(selection_target, log_selection, counted)
     kd_prediction = _prediction_loss(targets["teacher_logits"], output, temperature, config)
@@ -67,6 +70,7 @@ def distilled(
         config.alpha_at(moment.progress),
         config.lambda_r,
     )
+
     return {**terms, "loss": loss, "kd_rationale": kd_rationale, "kd_prediction": kd_prediction}
 
 
@@ -91,10 +95,12 @@ def distilled_prediction(
     config = context.config
     if config.distil == "rationale":
         return terms
+
     targets = _targets(output, batch, context)
     kd_prediction = _prediction_loss(targets["teacher_logits"], output, temperature, config)
     nothing = torch.zeros_like(kd_prediction)
     loss = losses.rekd_loss(terms["loss"], nothing, kd_prediction, temperature, alpha, config.lambda_r)
+
     return {**terms, "loss": loss, "kd_prediction": kd_prediction}
 
 
@@ -104,10 +110,12 @@ def _targets(output: RationaleOutput, batch: dict[str, Tensor], context: Context
     if "teacher_logits" not in batch:
         assert context.teachers is not None
         return context.teachers.targets(batch, shown)
+
     stored = {name: values for name, values in batch.items() if name.startswith("teacher_")}
     if shown is not None:
         assert context.teachers is not None
         stored["teacher_logits"] = context.teachers.labels(batch, shown)
+
     return stored
 
 

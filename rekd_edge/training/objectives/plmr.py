@@ -82,11 +82,13 @@ def prepare(config: TrainingConfig, data: DataSource, preprocessing: Preprocessi
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)  # an encoder without weights of its own
         encoder = load_encoder(config.backbone, config.layers, preprocessing)
+
     check_layers(encoder)
     found = homogeneity(encoder, data, preprocessing)
     split = choose_split(found)
     numbers = " ".join(f"{value:.2f}" for value in found)
     say(f"plmr: features resemble each other by {numbers} (input, then each layer): {split} layers select.")
+
     return replace(config, generator_layers=split)
 
 
@@ -119,17 +121,21 @@ def homogeneity(encoder: Encoder, data: DataSource, preprocessing: Preprocessing
     chosen = np.random.default_rng(0).permutation(len(train))[:MEASURED_EXAMPLES]
     features, collate = preprocessing.features(train.select(sorted(chosen.tolist()))), preprocessing.collator()
     measured = []
+
     for i in range(len(features)):
         batch = inputs_of(collate([features[i]]))
         bias, inputs = padding_bias(batch.get("attention_mask")), batch.get("input_ids", batch.get("pixel_values"))
         assert inputs is not None
         hidden, states = encoder.assemble(encoder.embed(encoder.features(inputs))), []
+
         for layers in [[], *([layer] for layer in encoder.layer_stack())]:
             hidden = encoder.run(layers, hidden, bias)
             found = hidden[0, encoder.prefix :]
             states.append(found[features.features[i]] if isinstance(features, TextFeatures) else found)
+
         if len(states[0]) > 1:
             measured.append([mean_similarity(found) for found in states])
+
     return np.array(measured or np.zeros((1, len(encoder.layer_stack()) + 1))).mean(axis=0)
 
 
@@ -154,8 +160,10 @@ def objective(model: nn.Module, batch: dict[str, Tensor], moment: Moment, contex
     gap = gap_loss(losses.batch_share(task * rows, rows), losses.batch_share(full_text * rows, rows), settings.gap)
 
     counted, length = selection.feature, None
+
     if settings.denominators == "positions":
         counted, length = batch["attention_mask"] == 1, context.max_length
+
     target = losses.batch_mean(context.ratios(labels))
     sparsity = sparsity_loss(selection.kept, counted, target)
     continuity = continuity_loss(selection.kept, selection.feature, context.grid, length)
@@ -171,8 +179,10 @@ def objective(model: nn.Module, batch: dict[str, Tensor], moment: Moment, contex
         "continuity": continuity,
         **ratio_terms(output),
     }
+
     if not has_teachers(batch, context):
         return terms
+
     # log S is the distribution that masks are drawn from, which no temperature changes
     return distilled(terms, output, batch, moment, context, selection_temperature=1.0)
 

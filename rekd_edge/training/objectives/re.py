@@ -32,9 +32,11 @@ def re_terms(output: RationaleOutput, batch: dict[str, Tensor], moment: Moment, 
     selected = output.mask.sum(dim=-1)
     selection = selection_term(context, selected, features, batch["labels"])
     terms = {"re": losses.re_loss(task, selection, config.lambda_select), "task": task, "selection": selection}
+
     if config.lambda_contiguity:
         terms["contiguity"] = losses.contiguity_loss(output.mask, output.selection.feature, context.grid)
         terms["re"] = terms["re"] + config.lambda_contiguity * terms["contiguity"]
+
     return {"loss": terms["re"], **terms, **ratio_terms(output)}
 
 

@@ -89,6 +89,7 @@ def prepare(config: TrainingConfig, data: Any, preprocessing: Any) -> TrainingCo
         mends.append("count_all_positions=false (tokens alone are scored)")
     if mends:
         raise InputError(f"For rtp set {', '.join(mends)}.")
+
     return config
 
 
@@ -97,12 +98,15 @@ def objective(model: nn.Module, batch: dict[str, Tensor], moment: Moment, contex
     config, own, labels = context.config, context.config.options, batch["labels"]
     warm = moment.progress * (config.epochs or 1) + STEP < own.warmup_epochs
     explained: dict[str, Any] = {"explained": labels, "freeze_class_head": own.freeze_class_head}
+
     if warm:  # what scores the tokens has no part in it
         explained = {"fixed_masks": not has_teachers(batch, context)}
+
     output: RTPOutput = model(**inputs_of(batch), **explained)
     selection = output.selection
     task = losses.task_loss(output.logits, labels)
     terms = {"loss": task, "task": task}
+
     if output.rationale_logits is not None and output.complement_logits is not None:
         scores = class_scores(selection)
         terms["rationale"] = rationale_loss(output.rationale_logits, labels, own.rationale_loss)
@@ -114,17 +118,22 @@ def objective(model: nn.Module, batch: dict[str, Tensor], moment: Moment, contex
             + own.lambda_complement * terms["complement"]
             + own.lambda_regulariser * terms["regulariser"]
         )
+
         if config.lambda_contiguity:
             terms["contiguity"] = losses.contiguity_loss(of_class(scores, labels), selection.feature)
             terms["loss"] = terms["loss"] + config.lambda_contiguity * terms["contiguity"]
+
         with torch.no_grad():
             share = of_class(scores, labels).sum(dim=-1) / selection.feature.sum(dim=-1).clamp(min=1)
             terms["mean_mask"] = share.mean()
+
     if not has_teachers(batch, context):
         return terms
+
     evidence = of_class(selection.evidence, labels)
     log_selection = torch.stack([functional.logsigmoid(-evidence), functional.logsigmoid(evidence)], dim=-1)
     ours = replace(output, selection=replace(selection, log_selection=log_selection))
+
     return distilled(terms, ours, batch, moment, context, selection_temperature=1.0)
 
 
@@ -170,6 +179,7 @@ def regulariser(scores: Tensor, sigma: Tensor, feature: Tensor, labels: Tensor, 
 
     neighbours = feature[:, 1:] & feature[:, :-1]
     steps = (scores.diff(dim=1).square() * neighbours[..., None]).sum(dim=1).mean(dim=-1)  # [batch]
+
     if own.smoothness == "mean":
         steps = steps / neighbours.sum(dim=-1).clamp(min=1)
 
