@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -269,6 +270,22 @@ def test_teacher_seeds_of_the_paper() -> None:
     assert expand(load_grid("paper-table1", seeds=2))["tiny-rekd-2026"].teacher == "base-re-2029"
     assert expand(load_grid("small-table1"))["tiny-rekd-2026"].teacher == "base-re-2026"
     assert expand(load_grid("paper-appendix-c-vit"))["tiny-alpha-100-rekd-alpha-0.5-2026"].teacher == "base-100-re-2031"
+
+
+@pytest.mark.parametrize("name", ["referee-imdb", "referee-cifar10"])
+def test_every_method_of_a_fair_comparison_chooses_among_as_many_candidates(name: str) -> None:
+    grid = load_grid(name)
+    plan, student = expand(grid), grid.rows["student"]
+    first = {line: grid.rows[variant.tuned[0]] for line, variant in student.variants.items()}
+    assert {math.prod(map(len, row.tune.values())) for row in first.values()} == {4}
+    assert student.seeds == (2026, 2027, 2028, 2029, 2030)
+    for line, row in first.items():  # what is tried is what is then taken, but for the teacher of more data
+        (tried,) = row.variants.values()
+        ours = student.variants[line]
+        assert (tried.method, tried.settings) == (ours.method, ours.settings)
+        assert tried.teacher == (None if ours.teacher is None else "same")
+        assert line.endswith("-more") or tried.teacher == ours.teacher
+    assert {run.row for run in plan.values() if run.tunes} == {row for row in grid.rows if row.startswith("try-")}
 
 
 def test_places_are_replaced(write_grid: Callable[..., str]) -> None:
