@@ -124,7 +124,7 @@ def export_bundle(
             in_float = ["selection_margin"] if model.generator_in_float else []
             onnx.save(quantize(onnx.load(graph), sample.calibration, target, in_float), graph)
             quantization, failed = _check_int8(graph, sample, reference, config.pad_token_id)
-            recurrent = config.predictor["model_type"] == "rekd-bilstm"
+            recurrent = model.predictor.encoder.recurrent
             quantization = {
                 "scheme": scheme(bool(sample.calibration), target, recurrent),
                 "generator": "float" if in_float else "int8",

@@ -17,6 +17,7 @@ from rekd_edge.data import load_data
 from rekd_edge.evaluate import evaluate
 from rekd_edge.export import export_bundle
 from rekd_edge.files import built_in_place
+from rekd_edge.methods import method_of
 from rekd_edge.progress import SafeConsole, console, say
 from rekd_edge.runs import RunFolder
 from rekd_edge.runtime import Rationalizer
@@ -121,8 +122,9 @@ def print_demo(report: dict[str, Any]) -> None:
         table.add_column(column, justify="right", no_wrap=True)
 
     for row in report["rows"]:
-        gain = row["accuracy"] - _student_re(report, row["data"])["accuracy"] if row["method"] == "rekd" else None
-        found = {} if row["method"] == "cls" else row
+        method = method_of(row["method"])
+        gain = row["accuracy"] - _student_re(report, row["data"])["accuracy"] if method.needs_teacher else None
+        found = row if method.selects else {}
         table.add_row(
             row["data"].removeprefix("builtin:"),
             f"{row['method'].upper()} {row['role']}",
@@ -131,7 +133,7 @@ def print_demo(report: dict[str, Any]) -> None:
             _figure(row.get("random_mask_accuracy")),
             "" if gain is None else f"{gain:+.3f}",
             *(_figure(found.get(f"rationale_{name}")) for name in ("precision", "recall", "f1")),
-            end_section=row["method"] == "rekd",
+            end_section=method.needs_teacher,
         )
 
     print()

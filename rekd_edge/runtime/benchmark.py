@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rekd_edge.errors import FailureError, InputError
+from rekd_edge.methods import METHODS
 from rekd_edge.process import isolated_imports, python_command
 from rekd_edge.runtime.border import MAX_THREADS, in_short
 from rekd_edge.runtime.bundle import LAYOUT, Manifest
@@ -132,6 +133,8 @@ def run_benchmark(
     latencies = _interleaved(sessions, feeds, settings.repeats, progress)
     cold_start, peak = _cold_start(bundle, threads, settings.cold_starts)
     files = manifest.fields["files"]
+    method = METHODS.get(manifest.fields["method"])
+    selects = method is None or method.selects
     ours, *theirs = [_summary(times, settings.batch_size) for times in latencies]
 
     return {
@@ -139,7 +142,7 @@ def run_benchmark(
         "batch_size": settings.batch_size,
         "tokens": _tokens_per_row(batches, manifest),
         "rationale_ratio": _rationale_ratio(rationalizer, batches),
-        "target_ratio": None if manifest.fields.get("method") == "cls" else manifest.fields.get("target_ratio"),
+        "target_ratio": manifest.fields.get("target_ratio") if selects else None,
         **ours,
         "shares": stage_shares(bundle / LAYOUT.graph, batches, threads),
         "preprocess_ms": _preprocess_ms(rationalizer, sources),

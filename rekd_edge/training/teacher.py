@@ -57,7 +57,7 @@ def read_teacher(folder: str, allow_weak: bool, student: str = "rekd") -> Teache
         raise InputError(f"The teacher {folder} does not exist; give --teacher the folder of a finished re run.")
 
     config = RationaleConfig.load(path)
-    if not method_of(student).selects and config.method != "cls":
+    if not method_of(student).selects and method_of(config.method).has_ratio:
         raise InputError(
             f"The teacher {folder} is a {config.method} run; {student} learns from a run of --method cls, and only "
             "--method rekd from this one."

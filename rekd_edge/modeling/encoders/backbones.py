@@ -16,13 +16,15 @@ import torch
 from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer, BertConfig, PretrainedConfig, ViTConfig
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig
 from transformers.utils import logging
 
 from rekd_edge.errors import InputError
-from rekd_edge.modeling.encoders.convolutional import CNN, ResNet
-from rekd_edge.modeling.encoders.local import LocalNet
-from rekd_edge.modeling.encoders.recurrent import BiLSTM
+from rekd_edge.modeling.encoders.convolutional import CNNEncoder, ResNetEncoder
+from rekd_edge.modeling.encoders.encoder import Encoder
+from rekd_edge.modeling.encoders.local import LocalEncoder
+from rekd_edge.modeling.encoders.recurrent import BiLSTMEncoder
+from rekd_edge.modeling.encoders.transformer import TRANSFORMERS
 from rekd_edge.runtime.image import ImageSettings
 
 __all__ = [
@@ -71,19 +73,13 @@ RANDOM_BACKBONES: dict[str, dict[str, Any]] = {
 `vit-nano` and `vit-micro` see an 8x8 image pixel by pixel."""
 
 
-NETS: dict[str, type[BiLSTM] | type[CNN] | type[ResNet] | type[LocalNet]] = {
-    "bilstm": BiLSTM,
-    "cnn": CNN,
-    "resnet": ResNet,
-    "local": LocalNet,
+NETS: dict[str, type[Encoder]] = {
+    "bilstm": BiLSTMEncoder,
+    "cnn": CNNEncoder,
+    "resnet": ResNetEncoder,
+    "local": LocalEncoder,
 }
 """Families of `FAMILY:BACKBONE`."""
-
-_DONATED = {
-    "bert": "embeddings.word_embeddings",
-    "roberta": "embeddings.word_embeddings",
-    "vit": "embeddings.patch_embeddings.projection",
-}
 
 
 def backbone_config(name: str) -> PretrainedConfig:
@@ -100,8 +96,7 @@ def backbone_config(name: str) -> PretrainedConfig:
         geometry = RANDOM_BACKBONES.get(name.removeprefix("random:"))
         if geometry is None:
             raise InputError(f"{name!r} is not a known geometry; choose from {', '.join(RANDOM_BACKBONES)}.")
-        config_class = BertConfig if geometry["model_type"] == "bert" else ViTConfig
-        return config_class(**{key: value for key, value in geometry.items() if key != "model_type"})
+        return AutoConfig.for_model(**geometry)
 
     if Path(name).exists() and not (Path(name) / "config.json").is_file():
         raise InputError(f"{name} holds no config.json; give --backbone a model folder or a hub name.")
@@ -113,7 +108,7 @@ def backbone_config(name: str) -> PretrainedConfig:
     except (OSError, ValueError, TypeError) as error:
         raise InputError(
             f"The backbone {name!r} cannot be read ({_first_line(error)}); give --backbone a hub name, "
-            "a local model folder, random:NAME, or one of these after bilstm:, cnn: or resnet:."
+            f"a local model folder, random:NAME, or one of these after {', '.join(f'{family}:' for family in NETS)}."
         ) from error
 
 
@@ -137,9 +132,9 @@ def _donor(name: str) -> tuple[str | None, str]:
 
 
 def _net_config(family: str, name: str) -> PretrainedConfig:
-    donor, net = backbone_config(name), NETS[family]
+    donor, net = backbone_config(name), NETS[family].net
     if donor.model_type not in net.donors:
-        fitting = [f"{other}:{name}" for other in NETS if donor.model_type in NETS[other].donors]
+        fitting = [f"{other}:{name}" for other in NETS if donor.model_type in NETS[other].net.donors]
         raise InputError(
             f"A {family} takes its features from a {' or '.join(net.donors)} backbone, and {name} is of the family "
             f"{donor.model_type!r}; give --backbone {' or '.join(fitting) or f'{family}: and such a backbone'}."
@@ -260,16 +255,18 @@ def _load_net(
 
     source: Any = load_backbone(donor, 1, vocabulary=vocabulary)
     net: Any = backbone_from_config(config)
-    net.embedding.load_state_dict(source.get_submodule(_DONATED[source.config.model_type]).state_dict())
+    net.embedding.load_state_dict(
+        source.get_submodule(TRANSFORMERS[source.config.model_type].embedding_path).state_dict()
+    )
 
     return net
 
 
 def backbone_from_config(config: PretrainedConfig) -> nn.Module:
     """Build a float32 encoder with random weights, without a pooler, on PyTorch's fused attention."""
-    for net in NETS.values():
-        if isinstance(config, net.config_class):
-            return net(config)
+    for family in NETS.values():
+        if isinstance(config, family.net.config_class):
+            return family.net(config)
 
     try:  # the configuration's own dtype would be taken
         return AutoModel.from_config(

@@ -56,6 +56,8 @@ class CNN(SmallNet):
 class CNNEncoder(TextEncoder):
     """Beyond both ends of a text every convolution sees zeros."""
 
+    net = CNN
+
     def layers(self, hidden: Tensor, bias: Tensor | None) -> Tensor:
         real = real_positions(hidden, bias)[..., None]  # [batch, positions, 1]
         for convolution in self.layer_stack():
@@ -79,6 +81,8 @@ class ResNet(SmallNet):
 
 class ResNetEncoder(ImageEncoder):
     """Reads every patch together with its neighbours."""
+
+    net = ResNet
 
     def assemble(self, embeddings: Tensor, where: Tensor | None = None) -> Tensor:
         return super().assemble(embeddings + self.backbone.positions.flatten(0, 1))

@@ -35,6 +35,10 @@ class Encoder(nn.Module, ABC):
     task: str
     can_drop: bool = True
     """Whether the layers can run on a subset of the features; false if leaving one out changes its neighbours."""
+    net: Any = None
+    """The module of a family that is given as `FAMILY:BACKBONE`; None where transformers has it."""
+    recurrent: bool = False
+    """Whether it holds an LSTM."""
     embedding_path: str
     """Path within the backbone of the module that `embedding` returns."""
     prefix: int = 0

@@ -103,6 +103,7 @@ def dilations(config: Any) -> list[int]:
 class LocalEncoder(Encoder):
     """Selects from what is near. Its embeddings are the predictor's; its other weights start untrained."""
 
+    net = LocalNet
     can_drop = False
     reads_predictor = True
     embedding_path = "embedding"

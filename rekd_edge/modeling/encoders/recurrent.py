@@ -40,6 +40,9 @@ class BiLSTM(SmallNet):
 class BiLSTMEncoder(TextEncoder):
     """Both directions read real tokens alone: the backward one starts at the last of them."""
 
+    net = BiLSTM
+    recurrent = True
+
     def layers(self, hidden: Tensor, bias: Tensor | None) -> Tensor:
         lengths = real_positions(hidden, bias).sum(dim=1)
         for lstm in self.layer_stack():

@@ -1,4 +1,4 @@
-"""Encoder families by name. A new family is one subclass of `Encoder` and one entry in `FAMILIES`."""
+"""Encoder families by name. A new one is a subclass of `Encoder` and an entry in `TRANSFORMERS` or `NETS`."""
 
 from __future__ import annotations
 
@@ -7,22 +7,15 @@ from typing import Any
 from transformers import AutoConfig
 
 from rekd_edge.errors import InputError
-from rekd_edge.modeling.encoders.backbones import backbone_from_config, refuse_foreign_code
-from rekd_edge.modeling.encoders.convolutional import CNNEncoder, ResNetEncoder
+from rekd_edge.modeling.encoders.backbones import NETS, backbone_from_config, refuse_foreign_code
 from rekd_edge.modeling.encoders.encoder import Encoder
-from rekd_edge.modeling.encoders.local import LocalEncoder
-from rekd_edge.modeling.encoders.recurrent import BiLSTMEncoder
-from rekd_edge.modeling.encoders.transformer import BertEncoder, ViTEncoder
+from rekd_edge.modeling.encoders.transformer import TRANSFORMERS
 
-__all__ = ["FAMILIES", "TRANSFORMERS", "build_encoder", "encoder_from_backbone"]
+__all__ = ["FAMILIES", "build_encoder", "encoder_from_backbone"]
 
-TRANSFORMERS: dict[str, type[Encoder]] = {"bert": BertEncoder, "roberta": BertEncoder, "vit": ViTEncoder}
 FAMILIES: dict[str, type[Encoder]] = {
     **TRANSFORMERS,
-    "rekd-bilstm": BiLSTMEncoder,
-    "rekd-cnn": CNNEncoder,
-    "rekd-resnet": ResNetEncoder,
-    "rekd-local": LocalEncoder,
+    **{family.net.config_class.model_type: family for family in NETS.values()},
 }
 """Encoder families by the `model_type` of their configuration."""
 

@@ -74,3 +74,7 @@ class ViTEncoder(Encoder):
 
     def finish(self, hidden: Tensor) -> Tensor:
         return self.backbone.layernorm(hidden)
+
+
+TRANSFORMERS: dict[str, type[Encoder]] = {"bert": BertEncoder, "roberta": BertEncoder, "vit": ViTEncoder}
+"""Families of transformers by the `model_type` of their configuration."""
