@@ -28,6 +28,8 @@ from rekd_edge.export.parity import (
 from rekd_edge.export.provenance import provenance
 from rekd_edge.export.quantization import quantize, scheme
 from rekd_edge.export.stages import name_stages
+from rekd_edge.export.targets import check_target
+from rekd_edge.export.tokenizer import neutral_tokenizer
 from rekd_edge.export.vocabulary import check_trimmable, trim_vocabulary, trimming_effect
 from rekd_edge.files import check_output_folder, read_json, staged_folder
 from rekd_edge.methods import method_of
@@ -78,7 +80,7 @@ def export_bundle(
         run: a finished run.
         output: a new folder.
         precision: `fp32` or `int8`.
-        target: `cpu` (fused for ONNX Runtime), `mobile` or `web` (standard ONNX operators alone).
+        target: `cpu`, `mobile` or `web`: what the bundle is checked for. The graph is the same for all of them.
         isa: instruction set that the bundle is meant for, for the manifest: int8 weights are right on all of them.
         calibration_data: SPEC whose train split calibrates and whose validation split verifies; by default the data
             of the run, and generated inputs where that is not at hand.
@@ -114,7 +116,7 @@ def export_bundle(
     with staged_folder(output) as staging, steps("export") as step:
         graph = staging / LAYOUT.graph
         step(0, 4, "tracing")
-        export_graph(model, graph, target)
+        export_graph(model, graph)
         step(1, 4, f"checking {len(sample.feeds)} rows against the run")
         reference = graph_answers(graph, sample.feeds, config.pad_token_id)
         parity, failures = _check_fp32(model, sample, reference)
@@ -122,11 +124,11 @@ def export_bundle(
         if precision == "int8":
             step(2, 4, "quantising")
             in_float = ["selection_margin"] if model.generator_in_float else []
-            onnx.save(quantize(onnx.load(graph), sample.calibration, target, in_float), graph)
+            onnx.save(quantize(onnx.load(graph), sample.calibration, "cpu", in_float), graph)
             quantization, failed = _check_int8(graph, sample, reference, config.pad_token_id)
             recurrent = model.predictor.encoder.recurrent
             quantization = {
-                "scheme": scheme(bool(sample.calibration), target, recurrent),
+                "scheme": scheme(bool(sample.calibration), "cpu", recurrent),
                 "generator": "float" if in_float else "int8",
                 **quantization,
             }
@@ -143,19 +145,22 @@ def export_bundle(
                 f"{invariant['mask_differences']} mask positions and {invariant['label_differences']} labels change "
                 "with batch, padding or threads"
             )
+        if preprocessing.tokenizer is not None:
+            neutral_tokenizer(preprocessing.tokenizer).save(str(staging / LAYOUT.tokenizer))
+        target_check, failed = check_target(final, staging, target)
+        failures += failed
         step(4, 4)
         if failures and not force:
             raise FailureError(
                 f"The bundle failed its check: {'; '.join(failures)}. Nothing was written (see --force)."
             )
-        preprocessing.save(staging)
-        (staging / "preprocessor_config.json").unlink(missing_ok=True)  # the manifest holds it
         fields = {
             "task": f"{config.task}-classification",
             "method": config.method,
             "labels": config.labels,
             "precision": precision,
             "target": target,
+            "target_check": target_check,
             "isa": isa,
             "mask_mode": config.mask_mode,
             "target_ratio": config.target_ratio,

@@ -17,7 +17,7 @@ def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run.")],
     output: Annotated[Path, typer.Option(metavar="BUNDLE", help="A new folder for the bundle.")],
     precision: Annotated[Precision, typer.Option(help="Number format.")] = Precision.FP32,
-    target: Annotated[Target, typer.Option(help="Where it will run.")] = Target.CPU,
+    target: Annotated[Target, typer.Option(help="Where it will run, for the checks.")] = Target.CPU,
     calibration_data: Annotated[
         str | None, typer.Option(metavar="SPEC", help="Data to calibrate and verify on.")
     ] = None,

@@ -31,9 +31,9 @@ def manifest_of(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
 
 
-def negate_classifier(model: Any, path: Path, target: str) -> None:
+def negate_classifier(model: Any, path: Path) -> None:
     """Write a graph that is not the run's: the weights of its largest Gemm are negated."""
-    export_graph(model, path, target)
+    export_graph(model, path)
     graph = onnx.load(path)
     name = next(node.input[1] for node in graph.graph.node if node.op_type == "Gemm")
     tensor = next(tensor for tensor in graph.graph.initializer if tensor.name == name)
