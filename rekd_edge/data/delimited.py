@@ -32,7 +32,8 @@ def read_csv(path: Path) -> pa.Table:
     """The columns of a CSV file as strings; only an empty field without quotes is missing.
 
     Raises:
-        InputError: the file is not text, has no rows or a column twice, or a row has another number of fields.
+        InputError: the file is not text, has no rows or a column twice, a row has another number of fields, or a quote
+            is never closed.
     """
     import pyarrow as pa
     from pyarrow import csv as arrow
@@ -47,7 +48,7 @@ def read_csv(path: Path) -> pa.Table:
         raise InputError(f"{path} has two columns that are called {shown(twice)}; rename or remove one of them.")
 
     try:
-        return arrow.read_csv(
+        table = arrow.read_csv(
             str(path),
             # a single thread counts the rows, for the error
             arrow.ReadOptions(use_threads=False, encoding=encoding.removesuffix("-sig"), block_size=_BLOCK),
@@ -62,6 +63,11 @@ def read_csv(path: Path) -> pa.Table:
     except (pa.ArrowException, ValueError) as error:
         reason = " ".join(str(error).split()).removeprefix("CSV parse error: ")
         raise InputError(f"{path} cannot be read as csv ({shown(reason)[1:-1]}); correct that row.") from error
+
+    if table.num_rows and _ends_within_quotes(path, encoding, delimiter, table[-1][-1].as_py()):
+        raise InputError(f"{path} has a quote that is never closed, in row {table.num_rows}; close or remove it.")
+
+    return table
 
 
 def encoding_of(path: Path) -> str | None:
@@ -93,6 +99,22 @@ def _is_text(path: Path, encoding: str) -> bool:
         return False
 
     return True
+
+
+def _ends_within_quotes(path: Path, encoding: str, delimiter: str, last: str | None) -> bool:
+    """Whether the last field is quoted up to the end of the file, which Arrow takes for the end of the field too."""
+    if encoding == "utf-16":  # of two byte orders
+        with path.open("rb") as file:
+            encoding = "utf-16-le" if file.read(2) == codecs.BOM_UTF16_LE else "utf-16-be"
+
+    # what stands before the quote tells an opening one from a quote in the text
+    quoted = '"' + (last or "").replace('"', '""')
+    tails = [(before + quoted).encode(encoding.removesuffix("-sig")) for before in (delimiter, "\n", "\r")]
+    size = path.stat().st_size
+
+    with path.open("rb") as file:
+        file.seek(max(size - len(tails[0]), 0))
+        return file.read() in tails
 
 
 def _shape(path: Path, encoding: str) -> tuple[str, list[str]]:

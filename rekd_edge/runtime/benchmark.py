@@ -19,6 +19,7 @@ from rekd_edge.methods import METHODS
 from rekd_edge.process import isolated_imports, python_command
 from rekd_edge.runtime.border import MAX_THREADS, in_short
 from rekd_edge.runtime.bundle import LAYOUT, Manifest
+from rekd_edge.runtime.graph import check_graph_file
 from rekd_edge.runtime.profiling import stage_shares
 from rekd_edge.runtime.rationalizer import Rationalizer
 from rekd_edge.runtime.session import open_session
@@ -247,10 +248,12 @@ def _chunks(rows: list[Any], size: int) -> list[list[Any]]:
 def _baseline_graph(path: Path) -> Path:
     """The ONNX file of a baseline: the file itself, a bundle's, or the one in a folder written by Optimum."""
     if path.is_file() and path.suffix == ".onnx":
+        check_graph_file(path, external_data=True)
         return path
 
     if (path / LAYOUT.manifest).is_file():
         Manifest.load(path)
+        check_graph_file(path / LAYOUT.graph)
         return path / LAYOUT.graph
 
     graphs = sorted(path.glob("*.onnx"))
@@ -261,6 +264,7 @@ def _baseline_graph(path: Path) -> Path:
         names = ", ".join(graph.name for graph in graphs)
         raise InputError(f"{path} holds several graphs ({names}); give the path of one of them.")
 
+    check_graph_file(graphs[0], external_data=True)
     return graphs[0]
 
 

@@ -45,25 +45,30 @@ MAX_LENGTH_KEY = "rekd_edge.max_length"
 TYPES = {"int64": "tensor(int64)", "float32": "tensor(float)", "bool": "tensor(bool)"}
 
 
-def check_graph_file(path: Path) -> None:
+def check_graph_file(path: Path, *, external_data: bool = False) -> None:
     """`check_operators` of a file.
 
     Raises:
         InputError: the file cannot be read, or is no graph that a bundle may hold.
     """
     try:
-        check_operators(path.read_bytes())
+        check_operators(path.read_bytes(), external_data=external_data)
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); check its permissions.") from error
     except ValueError as error:
-        raise InputError(f"{path} {error}; export the run again.") from error
+        raise InputError(f"{path} {error}; export it again.") from error
 
 
-def check_operators(model: bytes) -> None:
+def check_operators(model: bytes, *, external_data: bool = False) -> None:
     """Refuse an ONNX model that could run without end or read other files.
 
     Subgraphs (of If, Loop, Scan or any other operator) and functions are refused wherever they stand, so that every
     node runs once; so are sparse tensors and tensors whose data lies in another file.
+
+    Args:
+        model: a ModelProto, serialised.
+        external_data: allow weights in other files, whose paths ONNX Runtime checks: graphs of more than 2 GB, and
+            those that other exporters wrote, keep them there.
 
     Raises:
         ValueError: why not, as the end of a sentence that begins with the file's name.
@@ -77,7 +82,7 @@ def check_operators(model: bytes) -> None:
         if number == MODEL_TRAINING:
             raise ValueError("holds graphs for training, which a bundle's has none of")
         if number == MODEL_GRAPH:
-            nodes += _check_graph(model, start, end)
+            nodes += _check_graph(model, start, end, external_data)
 
     if not nodes:
         raise ValueError("is no ONNX graph")
@@ -85,7 +90,7 @@ def check_operators(model: bytes) -> None:
         raise ValueError(f"has more than {MAX_NODES} nodes")
 
 
-def _check_graph(model: bytes, start: int, end: int) -> int:
+def _check_graph(model: bytes, start: int, end: int, external_data: bool) -> int:
     """Check the nodes and weights of a GraphProto, and count its nodes."""
     nodes = 0
     for number, wire, first, last in _fields(model, start, end):
@@ -95,7 +100,7 @@ def _check_graph(model: bytes, start: int, end: int) -> int:
         if number == GRAPH_NODE:
             nodes += 1
             _check_node(model, first, last)
-        elif number == GRAPH_INITIALIZER:
+        elif number == GRAPH_INITIALIZER and not external_data:
             _check_tensor(model, first, last)
         elif number == GRAPH_SPARSE:
             raise ValueError("holds sparse weights, which a bundle's graph has none of")

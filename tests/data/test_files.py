@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import codecs
+import csv
 import json
 from collections import Counter
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +108,15 @@ def test_an_empty_text_is_a_text(tmp_path: Path) -> None:
     assert ("", "pos") in pairs(source, "all")
 
 
+@pytest.mark.parametrize(
+    "label", ['"pos"', '"pos"\n', 'p"os\n', 'pos"', '""""\n', '""""', '"""pos"', '"p""os"""', '"p\nos"\n\n']
+)
+def test_a_closed_quote_at_the_end_is_read(label: str, tmp_path: Path) -> None:
+    rows = delimited(rows=[(text, label.strip()) for text, _ in ROWS[:20]] + ROWS[::2])
+    names = load(tmp_path / "reviews.csv", f"{rows}last,{label}").label_names
+    assert names == sorted([*csv.reader(StringIO(label)).__next__(), "neg"])
+
+
 def test_all_is_every_split_in_order(tmp_path: Path) -> None:
     source = load(tmp_path / "reviews.csv", delimited())
     assert pairs(source, "all") == [pair for name in ("train", "validation", "test") for pair in pairs(source, name)]
@@ -123,6 +134,18 @@ def test_all_is_every_split_in_order(tmp_path: Path) -> None:
         ("third.csv", delimited(header=("text", "label", "label"), rows=[(*r, 1) for r in ROWS]), "called 'label'"),
         ("twice.jsonl", '{"text": "a", "text": "b", "label": "x"}\n', "twice.jsonl cannot be read as json"),
         ("ragged.csv", delimited() + "a,b,c\n", r"Row #42: Expected 2 columns, got 3: a,b,c\); correct that row"),
+        (
+            "open.csv",
+            delimited() + 'a,"pos\n',
+            "open.csv has a quote that is never closed, in row 41; close or remove it",
+        ),
+        ("open-tail.csv", delimited() + 'a,"pos', "never closed, in row 41"),
+        ("open-empty.csv", delimited() + 'a,"', "never closed, in row 41"),
+        ("open-rows.csv", delimited(";") + 'a;"neg\nb;pos\n\n', "never closed, in row 41"),
+        ("open-quotes.csv", delimited() + 'a,"a ""pos""\n', "never closed, in row 41"),
+        ("open-mark.csv", codecs.BOM_UTF8 + (delimited() + 'é,"né\n').encode(), "never closed, in row 41"),
+        ("open-16.csv", (delimited("\t") + 'é\t"né\r\n').encode("utf-16"), "never closed, in row 41"),
+        ("open-16b.csv", codecs.BOM_UTF16_BE + (delimited() + 'é,"né').encode("utf-16-be"), "never closed, in row 41"),
         ("gap.csv", delimited() + "a,\n", "gap.csv has 1 missing values in its column 'label', the first in row 41"),
         ("blank.csv", delimited() + 'a,""\n', "empty label in its column 'label', in row 41"),
         ("textless.csv", delimited() + ",pos\n", "missing values in its column 'text', the first in row 41"),

@@ -1,6 +1,7 @@
 """`bench` measures what its keys say, on the same inputs for every system."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 from rekd_edge.errors import InputError
+from rekd_edge.runtime import benchmark
 from rekd_edge.runtime.benchmark import BenchSettings, run_benchmark
 
 QUICK = BenchSettings(threads=1, repeats=4, warm_up=1, cold_starts=0)
@@ -121,3 +123,55 @@ def test_a_wrong_baseline_or_setting_is_one_clear_error(text_bundle: Path, image
         run_benchmark(text_bundle, QUICK, inputs=[])
     with pytest.raises(InputError, match="repeats is 0"):
         BenchSettings(repeats=0)
+
+
+def endless(model: Any) -> None:
+    model.graph.node.add(op_type="Loop")
+
+
+def test_a_baseline_that_could_run_without_end_is_never_opened(
+    text_bundle: Path, change_graph: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file, an Optimum folder and a bundle alike."""
+    import onnx
+
+    folder = optimum_folder(tmp_path / "optimum")
+    model = onnx.load(folder / "model_quantized.onnx")
+    endless(model)
+    onnx.save(model, str(folder / "model_quantized.onnx"))
+    bundle = change_graph(Path(shutil.copytree(text_bundle, tmp_path / "bundle")), endless)
+
+    opened: list[Path] = []
+    monkeypatch.setattr(benchmark, "open_session", lambda path, threads: opened.append(path))
+    for baseline in (folder, folder / "model_quantized.onnx", bundle, bundle / "model.onnx"):
+        with pytest.raises(InputError, match="control flow"):
+            run_benchmark(text_bundle, QUICK, baselines=[baseline])
+    assert opened == []
+
+
+def test_a_baseline_may_keep_its_weights_beside_it_and_a_bundle_may_not(
+    text_bundle: Path, change_graph: Callable[..., Path], tmp_path: Path
+) -> None:
+    import numpy as np
+    import onnx
+
+    folder = optimum_folder(tmp_path / "optimum")
+    model = onnx.load(folder / "model_quantized.onnx")
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(64, np.float32), "weights"))
+    onnx.save(
+        model,
+        str(folder / "model_quantized.onnx"),
+        save_as_external_data=True,
+        location="model_quantized.onnx_data",
+        size_threshold=64,
+    )
+    assert (folder / "model_quantized.onnx_data").stat().st_size > 0
+    assert run_benchmark(text_bundle, QUICK, baselines=[folder])["baselines"][0]["ratio"] > 0
+
+    def outside(model: Any) -> None:
+        weight = model.graph.initializer.add(name="outside", data_type=1, dims=[1], data_location=1)
+        weight.external_data.add(key="location", value="weights")
+
+    bundle = change_graph(Path(shutil.copytree(text_bundle, tmp_path / "bundle")), outside)
+    with pytest.raises(InputError, match="weights in another file"):
+        run_benchmark(text_bundle, QUICK, baselines=[bundle])
