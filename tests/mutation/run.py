@@ -1,10 +1,11 @@
 """Mutation testing of losses, objectives, selection, calibration and annealing with cosmic-ray's operators.
 
-    python tests/mutation/run.py [--module PATH]... [--count] [--results FILE]
+    python tests/mutation/run.py [--module PATH]... [--again] [--count] [--results FILE]
 
-cosmic-ray would start a Python for every mutant, of which most of the time goes into importing torch. Here one process
-imports what is not ours and forks for every mutant; the child imports the package with one module replaced, and runs
-that module's tests. Files are never changed.
+cosmic-ray would start a Python for every mutant, of which most of the time goes into importing torch and collecting
+tests. Here one process collects the tests of a module and forks for every mutant: the child changes the module that is
+imported already and runs the tests, the last one that failed first. What survives is confirmed by a child that imports
+the package anew, with the mutated source in the module's place. Files are never changed.
 """
 
 from __future__ import annotations
@@ -18,17 +19,21 @@ import os
 import re
 import signal
 import sys
+import tempfile
 import time
 import tomllib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import cosmic_ray.ast
 import cosmic_ray.mutating
 import cosmic_ray.plugins
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from patching import replace_in_place
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = Path(__file__).with_name("mutants.toml")
@@ -48,15 +53,83 @@ class Mutant:
     column: int
 
 
+KEYS = [field.name for field in fields(Mutant)]
+
+
 class Profile:
     """Gives hypothesis its profile once the tests' conftest has set its own."""
 
     @pytest.hookimpl(trylast=True)
     def pytest_configure(self) -> None:
-        from hypothesis import settings
+        from hypothesis import HealthCheck, Phase, settings
 
-        settings.register_profile("mutation", max_examples=EXAMPLES, deadline=None, derandomize=True, database=None)
+        settings.register_profile(
+            "mutation",
+            max_examples=EXAMPLES,
+            deadline=None,
+            derandomize=True,
+            database=None,
+            phases=[Phase.explicit, Phase.generate],  # that it fails is enough
+            report_multiple_bugs=False,
+            suppress_health_check=list(HealthCheck),
+        )
         settings.load_profile("mutation")
+
+
+class Mutations:
+    """In place of the tests' own loop, runs them once for every mutant, each time in a fork."""
+
+    def __init__(self, mutants: list[Mutant], timeout: float, survivors: Path) -> None:
+        self.mutants, self.timeout, self.survivors = mutants, timeout, survivors
+        self.failed = False
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self.failed |= report.failed
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        """Run the tests with the module's own source in its place, and stop if they fail; then with each mutant's."""
+        items, module = list(session.items), self.mutants[0].module
+        if self.in_a_fork(items, module, (ROOT / module).read_text(encoding="utf-8"), 600) is not None:
+            raise pytest.UsageError("the tests fail without any mutation")
+
+        survived = []
+        for mutant in self.mutants:
+            noticed = self.in_a_fork(items, module, mutated(mutant), self.timeout)
+            if noticed is None:
+                survived.append(asdict(mutant))
+            elif noticed:
+                items.insert(0, items.pop(noticed))
+
+        self.survivors.write_text(json.dumps(survived))
+        return True
+
+    def in_a_fork(self, items: list[pytest.Item], module: str, source: str, timeout: float) -> int | None:
+        """Which test noticed; None if all passed. A module that cannot be imported, and a test without end, is 0."""
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:
+            self.run_until_one_fails(items, module, source, writer)
+
+        os.close(writer)
+        status = wait_for(child, timeout)
+        place = os.read(reader, 16).decode()
+        os.close(reader)
+
+        return None if status == 0 else int(place or 0)
+
+    def run_until_one_fails(self, items: list[pytest.Item], module: str, source: str, writer: int) -> NoReturn:
+        """The child: it never returns."""
+        try:
+            replace_in_place(sys.modules[Finder(Path(module), "").name], source)
+            for place, (item, following) in enumerate(zip(items, [*items[1:], None], strict=True)):
+                item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+                if self.failed:
+                    os.write(writer, str(place).encode())
+                    os._exit(1)
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
 
 
 class Replaced(importlib.machinery.SourceFileLoader):
@@ -136,31 +209,33 @@ def mutated(mutant: Mutant) -> str:
     return str(changed)
 
 
-def run_tests(source: str | None, mutant: Mutant | None, tests: list[str], timeout: float) -> str:
-    """Run tests in a fork: `passed`, `failed` or `timeout`."""
-    child = os.fork()
-    if child == 0:
-        os.setpgid(0, 0)
-        silent = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(silent, 1)
-        os.dup2(silent, 2)
-        if source is not None and mutant is not None:
-            sys.meta_path.insert(0, Finder(Path(mutant.module), source))
-        code = pytest.main(
-            ["-x", "-p", "no:cacheprovider", "-p", "no:xdist", "-o", "addopts=--import-mode=importlib", *tests],
-            plugins=[Profile()],
-        )
-        os._exit(int(code))
-
+def wait_for(child: int, timeout: float) -> int:
+    """The exit status of a child; -9 if it did not end in time."""
     end = time.monotonic() + timeout
     while time.monotonic() < end:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
-            return "passed" if os.waitstatus_to_exitcode(status) == 0 else "failed"
-        time.sleep(0.02)
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.01)
+
     os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    return "timeout"
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def run_pytest(tests: list[str], plugins: list[object], timeout: float, finder: Finder | None = None) -> int:
+    """pytest's exit status, from a fork without output."""
+    child = os.fork()
+    if child == 0:
+        silent = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(silent, 1)
+        os.dup2(silent, 2)
+        if finder is not None:
+            sys.meta_path.insert(0, finder)
+        options = ["-x", "-s", "--tb=native", "-p", "no:cacheprovider", "-p", "no:xdist"]
+        code = pytest.main([*options, "-o", "addopts=--import-mode=importlib", *tests], plugins=[Profile(), *plugins])
+        os._exit(int(code))
+
+    return wait_for(child, timeout)
 
 
 def import_what_is_not_ours() -> None:
@@ -174,9 +249,10 @@ def import_what_is_not_ours() -> None:
 
 
 def main() -> None:
-    """Run every mutant, print the survivors and the score, and write both."""
+    """Run every mutant, print the survivors and the score, and write both after each module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--module", action="append", help="this module alone; may be given several times")
+    parser.add_argument("--again", action="store_true", help="run only what survived the last time")
     parser.add_argument("--count", action="store_true", help="say how many mutants there are, and run none")
     parser.add_argument("--results", type=Path, default=RESULTS)
     given = parser.parse_args()
@@ -198,43 +274,70 @@ def main() -> None:
         return
 
     import_what_is_not_ours()
-    results: list[dict[str, Any]] = []
     for file, each in mutants.items():
-        tests = config["tests"][str(file)]
-        if (clean := run_tests(None, None, tests, 600)) != "passed":
-            sys.exit(f"{file}: its tests {clean} without any mutation")
-        for mutant in each:
-            outcome = run_tests(mutated(mutant), mutant, tests, config["timeout"])
-            results.append({**asdict(mutant), "outcome": "survived" if outcome == "passed" else "killed"})
-            if outcome == "passed":
-                print(
-                    f"survived: {file}:{mutant.line}:{mutant.column} {mutant.operator} #{mutant.occurrence}", flush=True
-                )
-        print(summary(str(file), [row for row in results if row["module"] == str(file)]), flush=True)
-        if not given.module:
-            write(given.results, results)
-    print(summary("all", results))
+        known = json.loads(given.results.read_text(encoding="utf-8")) if given.results.is_file() else {}
+        if given.again:
+            survivors = [tuple(row[key] for key in KEYS) for row in known["survivors"]]
+            chosen = [mutant for mutant in each if astuple(mutant) in survivors]
+        else:
+            chosen = each
+
+        survived = list(survivors_of(chosen, config["tests"][str(file)], config["timeout"])) if chosen else []
+        print(summary(str(file), len(each), len(survived)), flush=True)
+        write(given.results, known, str(file), len(each), [described(mutant, config) for mutant in survived])
+
+    counts = json.loads(given.results.read_text(encoding="utf-8"))["modules"].values()
+    print(summary("all", sum(row["mutants"] for row in counts), sum(row["mutants"] - row["killed"] for row in counts)))
 
 
-def summary(name: str, rows: list[dict[str, Any]]) -> str:
-    """One line of a score."""
-    killed = sum(row["outcome"] == "killed" for row in rows)
-    return f"{name}: {killed} of {len(rows)} killed, {killed / max(len(rows), 1):.1%}"
+def survivors_of(mutants: list[Mutant], tests: list[str], timeout: float) -> Iterator[Mutant]:
+    """Run the tests on every mutant; those that they do not notice."""
+    with tempfile.NamedTemporaryFile() as file:
+        loop = Mutations(mutants, timeout, Path(file.name))
+        if (status := run_pytest(tests, [loop], timeout * len(mutants) + 600)) not in (
+            0,
+            pytest.ExitCode.NO_TESTS_COLLECTED,
+        ):
+            sys.exit(f"{mutants[0].module}: its tests fail without any mutation (status {status})")
+        candidates = [Mutant(**row) for row in json.loads(Path(file.name).read_text())]
+
+    for mutant in candidates:
+        finder = Finder(Path(mutant.module), mutated(mutant))
+        if run_pytest(tests, [], timeout, finder) == 0:
+            place = f"{mutant.module}:{mutant.line}:{mutant.column}"
+            print(f"survived: {place} {mutant.operator} #{mutant.occurrence}", flush=True)
+            yield mutant
 
 
-def write(path: Path, results: list[dict[str, Any]]) -> None:
-    """The counts of each module, and every survivor."""
-    modules = {
-        name: {
-            "mutants": sum(row["module"] == name for row in results),
-            "killed": sum(row["module"] == name and row["outcome"] == "killed" for row in results),
-        }
-        for name in dict.fromkeys(row["module"] for row in results)
-    }
-    survivors = [
-        {key: row[key] for key in asdict(Mutant("", "", 0, 0, 0))} for row in results if row["outcome"] == "survived"
+def described(mutant: Mutant, config: dict[str, Any]) -> dict[str, Any]:
+    """A survivor with its line and why no test can notice it, if that is known."""
+    code = (ROOT / mutant.module).read_text(encoding="utf-8").splitlines()[mutant.line - 1].strip()
+    reasons = [
+        row["reason"]
+        for row in config["equivalent"]
+        if row["module"] == mutant.module and row["code"] == code and re.fullmatch(row["operator"], mutant.operator)
     ]
-    path.write_text(json.dumps({"modules": modules, "survivors": survivors}, indent=2) + "\n", encoding="utf-8")
+    return {**asdict(mutant), "code": code, "reason": reasons[0] if reasons else None}
+
+
+def summary(name: str, mutants: int, survived: int) -> str:
+    """One line of a score."""
+    return f"{name}: {mutants - survived} of {mutants} killed, {1 - survived / max(mutants, 1):.1%}"
+
+
+def write(path: Path, known: dict[str, Any], module: str, mutants: int, survivors: list[dict[str, Any]]) -> None:
+    """Put the counts and survivors of a module in place of those of the last run; other modules stay."""
+    modules = {**known.get("modules", {}), module: {"mutants": mutants, "killed": mutants - len(survivors)}}
+    others = [row for row in known.get("survivors", []) if row["module"] != module]
+    total, killed = (sum(row[key] for row in modules.values()) for key in ("mutants", "killed"))
+    document = {
+        "mutants": total,
+        "killed": killed,
+        "score": round(killed / max(total, 1), 4),
+        "modules": modules,
+        "survivors": others + survivors,
+    }
+    path.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

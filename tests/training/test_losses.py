@@ -53,6 +53,12 @@ def test_selection_loss_by_hand() -> None:
     assert losses.selection_loss(selected, features, 0.1, 256).item() == pytest.approx(normalised, rel=1e-5)
 
 
+def test_selection_loss_of_one_feature_and_of_none() -> None:
+    selected = features = torch.tensor([1.0, 0.0])
+    normalised = losses.selection_loss(selected, features, 0.25, 256)
+    assert normalised.item() == pytest.approx((0.75 * 256) ** 2 / 2)
+
+
 @pytest.mark.parametrize(("task", "length"), [("text", 256), ("image", 196)])
 def test_normalised_and_raw_selection_loss_agree_at_the_papers_length(task: str, length: int) -> None:
     selected, features = torch.tensor([3.0, 50.0, length]), torch.full((3,), float(length))
