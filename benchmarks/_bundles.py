@@ -36,6 +36,8 @@ from rekd_edge.files import staged_folder, write_json
 from rekd_edge.modeling import RationaleConfig, RationaleModel
 from rekd_edge.modeling.encoders import build_encoder
 from rekd_edge.modeling.encoders.backbones import backbone_config, backbone_image_settings, backbone_tokenizer
+from rekd_edge.modeling.encoders.local import WIDTH, LocalNet
+from rekd_edge.modeling.rounding import round_embeddings
 from rekd_edge.progress import say
 from rekd_edge.runs import RunFolder
 from rekd_edge.runtime.image import ImageSettings, image_pixels, normalise
@@ -43,7 +45,20 @@ from rekd_edge.runtime.text import encode_texts, limit_tokenizer, special_token_
 from rekd_edge.training.inference import predict
 from rekd_edge.training.preparation import Preprocessing
 
-__all__ = ["GEOMETRIES", "MAX_LENGTH", "SEED", "Feed", "Geometry", "Material", "Recipe", "rationale_ratio", "selected"]
+__all__ = [
+    "GENERATORS",
+    "GEOMETRIES",
+    "LOCAL",
+    "MAX_LENGTH",
+    "SEED",
+    "TRANSFORMER",
+    "Feed",
+    "Geometry",
+    "Material",
+    "Recipe",
+    "rationale_ratio",
+    "selected",
+]
 
 SEED = 2026
 MAX_LENGTH = 512
@@ -63,9 +78,14 @@ Feed = dict[str, NDArray[Any]]
 """The arrays of a batch."""
 
 
+LOCAL, TRANSFORMER = GENERATORS = "local", "transformer"
+"""Families of generators: convolutions on the predictor's embeddings, or layers like the predictor's."""
+TEXT_HEAD_HIDDEN = 256
+
+
 @dataclass(frozen=True)
 class Geometry:
-    """An encoder, how much of it the generator has, and how much it selects."""
+    """An encoder, how many such layers a generator of its family has, and how much is selected."""
 
     task: str
     generator_layers: int
@@ -174,23 +194,46 @@ class Recipe:
     """One model to build; built anew when this or the code of rekd_edge changes."""
 
     geometry: str
-    generator_layers: int
+    generator: str
+    """One of `GENERATORS`."""
+    generator_layers: int | None
+    """None for as many as a local generator has by default."""
     ratio: float
     tokens: tuple[int, ...]
     """Lengths of the texts that the bias is calibrated on, all together."""
+    width: int = WIDTH
+    """Channels of a local generator."""
+    context: bool = False
+    """Whether a local generator sees the mean of the whole input."""
 
     @classmethod
-    def of(cls, geometry: str, tokens: Sequence[int], **changes: Any) -> Recipe:
-        """The geometry's own recipe, with `generator_layers` or `ratio` changed."""
+    def of(cls, geometry: str, tokens: Sequence[int], generator: str = LOCAL, **changes: Any) -> Recipe:
+        """The geometry's own recipe, with `generator_layers`, `ratio`, `width` or `context` changed."""
         own = GEOMETRIES[geometry]
+        layers = None if generator == LOCAL else own.generator_layers
         return cls(
-            geometry, **{"generator_layers": own.generator_layers, "ratio": own.ratio, **changes}, tokens=tuple(tokens)
+            geometry, generator, **{"generator_layers": layers, "ratio": own.ratio, **changes}, tokens=tuple(tokens)
         )
+
+    def facts(self) -> dict[str, Any]:
+        """What a row of results says of the generator."""
+        return {"generator": self.generator, "generator_layers": self.generator_config()["num_hidden_layers"]}
+
+    def generator_config(self) -> dict[str, Any]:
+        """The configuration of the generator's encoder, but for the size of the vocabulary."""
+        predictor = backbone_config(f"random:{self.geometry}")
+        config = (
+            predictor if self.generator == TRANSFORMER else LocalNet.config_for(predictor, self.width, self.context)
+        )
+        layers = config.num_hidden_layers if self.generator_layers is None else self.generator_layers
+        return {**config.to_dict(), "num_hidden_layers": layers}
 
     def bundle(self, material: Material, precision: str, trim: bool = False) -> Path:
         """The folder of the exported bundle, on request without the pieces that the training texts lack."""
         lengths = "-".join(map(str, self.tokens))
-        name = f"{self.geometry}-{self.generator_layers}g-{round(100 * self.ratio)}p-{lengths}t"
+        layers = "" if self.generator_layers is None else self.generator_layers
+        local = f"{self.width}{'c' if self.context else ''}" if self.generator == LOCAL else ""
+        name = f"{self.geometry}-{self.generator}{layers}{local}-{round(100 * self.ratio)}p-{lengths}t"
 
         folder = material.work / f"{name}-{self._fingerprint(material)}"
         if not (folder / "run").is_dir():
@@ -216,19 +259,21 @@ def _write_run(folder: Path, recipe: Recipe, material: Material) -> None:
     """A finished run with random weights, calibrated on the inputs that will be measured."""
     task = GEOMETRIES[recipe.geometry].task
     preprocessing = material.preprocessing(task)
-    predictor = backbone_config(f"random:{recipe.geometry}").to_dict()
+    predictor, generator = backbone_config(f"random:{recipe.geometry}").to_dict(), recipe.generator_config()
 
     tokenizer = preprocessing.tokenizer
     if tokenizer is not None:
-        predictor["vocab_size"] = tokenizer.get_vocab_size()
+        predictor["vocab_size"] = generator["vocab_size"] = tokenizer.get_vocab_size()
+
+    head = min(TEXT_HEAD_HIDDEN, recipe.width) if recipe.generator == LOCAL else TEXT_HEAD_HIDDEN
 
     config = RationaleConfig(
         task=task,
         method="re",
         labels=material.data(task).label_names,
         predictor=predictor,
-        generator={**predictor, "num_hidden_layers": recipe.generator_layers},
-        head_hidden=256 if task == "text" else None,
+        generator=generator,
+        head_hidden=head if task == "text" else None,
         mask_mode="drop",
         share_embeddings=True,
         target_ratio=recipe.ratio,
@@ -238,7 +283,10 @@ def _write_run(folder: Path, recipe: Recipe, material: Material) -> None:
         image=None if preprocessing.image is None else preprocessing.image.to_dict(),
     )
     torch.manual_seed(SEED)
-    model = RationaleModel(config, build_encoder(config.predictor), build_encoder(config.generator or {})).eval()
+    model = RationaleModel(config, build_encoder(config.predictor), build_encoder(generator)).eval()
+    if task == "text" and model.generator_in_float:
+        round_embeddings(model)
+
     rows = [feed for tokens in recipe.tokens for feed in material.feeds(task, tokens)]
     loader = [{"labels": torch.zeros(1), **{k: torch.from_numpy(v) for k, v in feed.items()}} for feed in rows]
     predict(model, loader, calibrate=True)

@@ -18,6 +18,8 @@ from rekd_edge.versions import processor, versions
 __all__ = ["RESULTS", "in_turn", "percentiles", "write_results"]
 
 PACKAGES = ("torch", "transformers", "onnxruntime", "optimum", "optimum-onnx", "numpy", "tokenizers")
+ISA = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
+"""Instruction sets that int8 products care for."""
 PEERS = ("openvino", "nncf", "captum", "lime")
 RESULTS = Path(__file__).parent / "results"
 
@@ -55,7 +57,7 @@ def write_results(name: str, rows: list[dict[str, Any]], **more: Any) -> Path:
     document = {
         "benchmark": name,
         "command": "python " + " ".join(shlex.quote(part) for part in sys.argv),
-        "environment": {**processor(), "threads": _threads(), **versions(*PACKAGES, *PEERS)},
+        "environment": {**processor(), "isa": instruction_sets(), "threads": _threads(), **versions(*PACKAGES, *PEERS)},
         "rows": rows,
         **more,
     }
@@ -63,6 +65,13 @@ def write_results(name: str, rows: list[dict[str, Any]], **more: Any) -> Path:
     path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
     return path
+
+
+def instruction_sets() -> list[str]:
+    """Those of `ISA` that this machine has."""
+    info = Path("/proc/cpuinfo")
+    words = set(info.read_text().split()) if info.exists() else set()
+    return [name for name in ISA if name in words]
 
 
 def _threads() -> int:

@@ -3,8 +3,9 @@
     python benchmarks/growth.py --imdb FOLDER --tokenizer FOLDER
 
 BERT-mini in int8, one text at a time, on ready arrays, on one thread: 16 to 512 tokens; rationales of 5 to 75 % and
-generators of one to four layers at 256 tokens. Whatever a plot compares took turns in one process. A model is built for
-each ratio and depth. Writes `results/growth.json` and `results/growth.png`.
+generators of one to four layers at 256 tokens; a local generator beside one of transformer layers. Whatever a plot
+compares took turns in one process. A model is built for each ratio and depth. Writes `results/growth.json` and
+`results/growth.png`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from _bundles import Material, Recipe, rationale_ratio, selected
+from _bundles import GENERATORS, LOCAL, TRANSFORMER, Material, Recipe, rationale_ratio, selected
 from _peers import BlackBox, onnx_system
 from _results import RESULTS, write_results
 from latency import OURS, add_ratios, timed
@@ -36,16 +37,17 @@ def main() -> None:
     Material.add_arguments(parser)
     arguments = parser.parse_args()
     material = Material(arguments)
-    by_length = Recipe.of(GEOMETRY, TOKENS)
-    sweeps = {
-        "tokens": [measured([(by_length, tokens)], arguments, material) for tokens in TOKENS],
-        "rationale_ratio": [
-            measured([(Recipe.of(GEOMETRY, [LENGTH], ratio=ratio), LENGTH) for ratio in RATIOS], arguments, material)
-        ],
-        "generator_layers": [
-            measured([(Recipe.of(GEOMETRY, [LENGTH], generator_layers=n), LENGTH) for n in DEPTHS], arguments, material)
-        ],
+
+    def at_length(generator: str, **changes: Any) -> tuple[Recipe, int]:
+        return Recipe.of(GEOMETRY, [LENGTH], generator, **changes), LENGTH
+
+    by_length = [Recipe.of(GEOMETRY, TOKENS, generator) for generator in GENERATORS]
+    points = {
+        "tokens": [[(recipe, tokens) for recipe in by_length] for tokens in TOKENS],
+        "rationale_ratio": [[at_length(generator, ratio=ratio) for generator in GENERATORS for ratio in RATIOS]],
+        "generator_layers": [[at_length(LOCAL), *(at_length(TRANSFORMER, generator_layers=depth) for depth in DEPTHS)]],
     }
+    sweeps = {name: [measured(group, arguments, material) for group in groups] for name, groups in points.items()}
     rows = [{"sweep": name, **row} for name, groups in sweeps.items() for group in groups for row in group]
     plot(rows)
     write_results("growth", rows, plot="growth.png")
@@ -64,11 +66,11 @@ def measured(
         feeds = [feeds[i] for i in selected([session], feeds, recipe.ratio, ROWS)]
         systems.append((onnx_system(OURS, "int8", graph, arguments.threads), feeds))
         ratio = rationale_ratio(session, feeds)
-        facts.append({"generator_layers": recipe.generator_layers, "tokens": tokens, "rationale_ratio": ratio})
+        facts.append({**recipe.facts(), "tokens": tokens, "rationale_ratio": ratio})
 
     classifier = BlackBox(GEOMETRY, material).optimum_graph("int8")
     systems.append((onnx_system("optimum-classifier", "int8", classifier, arguments.threads), systems[0][1]))
-    facts.append({"generator_layers": None, "tokens": points[0][1], "rationale_ratio": 1.0})
+    facts.append({"generator": None, "generator_layers": None, "tokens": points[0][1], "rationale_ratio": 1.0})
     rows = [
         {"system": system.name, **same, **fact, **time}
         for (system, _), fact, time in zip(systems, facts, timed(systems, arguments.repeats), strict=True)
@@ -91,11 +93,15 @@ def plot(rows: list[dict[str, Any]]) -> None:
     for panel, (sweep, label) in zip(panels, labels.items(), strict=True):
         scale = 100 if sweep == "rationale_ratio" else 1
         own = [row for row in rows if row["sweep"] == sweep]
-        ours = [row for row in own if row["system"] == OURS]
         peers = [row for row in own if row["system"] != OURS]
-        panel.plot(
-            [scale * row[sweep] for row in ours], [row["p50_ms"] for row in ours], "o-", label="REKD Edge, explained"
-        )
+
+        for generator, line in ((TRANSFORMER, "o-C0"), (LOCAL, "o-C2")):
+            ours = [row for row in own if row["generator"] == generator]
+            name = f"REKD Edge, explained, {generator} generator"
+            if (sweep, generator) == ("generator_layers", LOCAL):
+                panel.axhline(ours[0]["p50_ms"], color="C2", label=name)
+            else:
+                panel.plot([scale * row[sweep] for row in ours], [row["p50_ms"] for row in ours], line, label=name)
 
         if sweep == "tokens":
             panel.plot(
@@ -106,7 +112,7 @@ def plot(rows: list[dict[str, Any]]) -> None:
 
         panel.set(xlabel=label, ylabel="ms", ylim=(0, None))
         panel.grid(alpha=0.3)
-        panel.legend()
+        panel.legend(fontsize="small")
 
     panels[2].set_xticks(DEPTHS)
     figure.savefig(RESULTS / "growth.png", dpi=100)

@@ -62,7 +62,6 @@ DECIDED = 0.1
 """Logit margin from which a label counts as decided: the top two probabilities differ by 5 points."""
 QUANTILES = (0.5, 0.9, 1)
 """Of the logit margins that fp32 gives the rows whose label flips."""
-ISA = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
 
 
 @dataclass(frozen=True)
@@ -122,7 +121,7 @@ def main() -> None:
         add_times(found, rows.feeds, given.repeats)
 
     parts = {"method": model.config.method, "mask_mode": model.config.mask_mode, **depths(model.config)}
-    write_results(f"schemes-{Path(given.data.rpartition(':')[2]).name}", list(found.values()), run=parts, isa=isa())
+    write_results(f"schemes-{Path(given.data.rpartition(':')[2]).name}", list(found.values()), run=parts)
 
 
 def schemes() -> dict[str, Scheme]:
@@ -371,13 +370,6 @@ def depths(config: RationaleConfig) -> dict[str, int]:
     """Layers of each tower."""
     towers = {"generator": config.generator, "predictor": config.predictor}
     return {name: tower["num_hidden_layers"] for name, tower in towers.items() if tower is not None}
-
-
-def isa() -> list[str]:
-    """The instruction sets that int8 products care for and this machine has."""
-    info = Path("/proc/cpuinfo")
-    words = set(info.read_text().split()) if info.exists() else set()
-    return [name for name in ISA if name in words]
 
 
 def shown(row: dict[str, Any]) -> str:

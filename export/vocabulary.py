@@ -187,7 +187,6 @@ def _with_rows(model: RationaleModel, kept: NDArray[np.int64], pad_token_id: int
     config, new = model.config, {old: i for i, old in enumerate(kept.tolist())}
     config.pad_token_id = pad_token_id
     config.special_token_ids = [new[old] for old in config.special_token_ids]
-    model.special_token_ids = torch.tensor(config.special_token_ids, dtype=torch.long)
     # an encoder's own pad_token_id stays, because RoBERTa counts positions from it
     config.predictor = {**config.predictor, "vocab_size": len(kept)}
     config.generator = config.generator and {**config.generator, "vocab_size": len(kept)}

@@ -68,11 +68,14 @@ def gather_visible(features: Tensor, visible: Tensor, prefix: int) -> tuple[Tens
     Returns:
         The kept features, their places int64 [batch, kept], and an attention bias [batch, 1, 1, prefix + kept].
     """
-    count = visible.sum(dim=1, keepdim=True)  # [batch, 1]
-    place = torch.arange(visible.shape[1], device=visible.device)
-    # visible places first, each group in its order
-    order = torch.argsort(place + (~visible).long() * visible.shape[1], dim=1)[:, : count.max().clamp(min=1)]
+    kept: Any = visible.sum(dim=1).max().clamp(min=1)
+    length = visible.shape[1]
+    # visible places first, each group in its order: a rank above 0 for those, no two alike
+    rank = visible * length - torch.arange(length, device=visible.device)
+    rank, order = rank.topk(kept, dim=1)
     index = order if features.dim() == 2 else order[..., None].expand(-1, -1, features.shape[2])
-    filler = nn.functional.pad(place[: order.shape[1]] >= count, (prefix, 0))  # [batch, prefix + kept]
+    filler = rank <= 0
+    if prefix:
+        filler = nn.functional.pad(filler, (prefix, 0))  # [batch, prefix + kept]
 
     return features.gather(1, index), order, filler[:, None, None, :].float() * HIDDEN

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -118,9 +119,6 @@ class RationaleModel(nn.Module):
             generator.share_embedding(predictor)
             self.predictor.embeds_first = config.task == "image"
 
-        self.special_token_ids: Tensor
-        special = torch.tensor(config.special_token_ids, dtype=torch.long)
-        self.register_buffer("special_token_ids", special, persistent=False)
         self.starts_word: Tensor | None
         pieces = torch.ones(predictor.config.vocab_size, dtype=torch.bool) if config.select_words else None
         self.register_buffer("starts_word", pieces)
@@ -286,9 +284,11 @@ class RationaleModel(nn.Module):
         return None
 
     def visible(self, inputs: Tensor, attention_mask: Tensor | None, mask: Tensor) -> Tensor:
-        """What the predictor may see, as floats [batch, features]: the mask and the special tokens."""
+        """What the predictor may see, [batch, features]: the mask and the special tokens; bool where the mask is."""
         _, special = self.feature_positions(inputs, attention_mask)
-        return (mask.float() + special.float()).clamp(max=1.0)
+        if mask.dtype == torch.bool:
+            return mask | special
+        return (mask + special.float()).clamp(max=1.0)
 
     def feature_positions(self, inputs: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """Which positions are features, and which are special tokens: two bool tensors [batch, features]."""
@@ -298,8 +298,10 @@ class RationaleModel(nn.Module):
             return feature, torch.zeros_like(feature)
 
         real = attention_mask == 1
-        special = (inputs[..., None] == self.special_token_ids).any(dim=-1) & real  # isin has no ONNX form
-        return real & ~special, special
+        # two or three comparisons in a row take fewer nodes than one with all of them; isin has no ONNX form
+        matches = [inputs == token for token in self.config.special_token_ids]
+        special = reduce(torch.logical_or, matches) & real if matches else torch.zeros_like(real)
+        return real ^ special, special
 
     def units(self, inputs: Tensor, feature: Tensor) -> Tensor | None:
         """Which features are selected together, [batch, features]; None if each is selected on its own."""

@@ -17,6 +17,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from rekd_edge.modeling.constants import constant
+
 __all__ = [
     "NEVER_SELECTED",
     "Limits",
@@ -80,9 +82,10 @@ def straight_through_mask(
 
 def selection_margin(selection_logits: Tensor, feature: Tensor, bias: float) -> Tensor:
     """z_1 - z_0 + bias [batch, features] in float32; `NEVER_SELECTED` where a position is not a feature."""
-    logits = selection_logits.float()
-    margin = logits[..., 1] - logits[..., 0] + bias
-    return margin.masked_fill(~feature, NEVER_SELECTED)
+    # a product with ±1 and a sum are exact, and two nodes of a graph where the difference of two slices is four
+    signs = constant((-1.0, 1.0), selection_logits.device)
+    margin = (selection_logits.float() * signs).sum(dim=-1) + bias
+    return torch.where(feature, margin, NEVER_SELECTED)
 
 
 def deterministic_mask(
@@ -103,12 +106,14 @@ def deterministic_mask(
     if limits is not None and limits != Limits():
         return _limited(selected, margin, feature, unit, limits) & feature
 
-    place = torch.arange(margin.shape[1], device=margin.device)[None] if unit is None else unit
-    best = margin == margin.amax(dim=-1, keepdim=True)
-    first = torch.where(best, place, margin.shape[1]).amin(dim=-1, keepdim=True)
-    nothing = ~selected.any(dim=-1, keepdim=True)
+    # where anything is selected, so is the feature with the largest margin
+    first = margin.argmax(dim=-1, keepdim=True)  # the first one on a tie
+    if unit is None:
+        largest = torch.arange(margin.shape[1], device=margin.device) == first
+    else:
+        largest = unit == unit.gather(1, first)
 
-    return (selected | (nothing & best & (place == first))) & feature
+    return (selected | largest) & feature
 
 
 def _limited(selected: Tensor, margin: Tensor, feature: Tensor, unit: Tensor | None, limits: Limits) -> Tensor:

@@ -68,11 +68,13 @@ class Predictor(nn.Module):
 
         Args:
             inputs: token ids or pixels.
-            visible: floats [batch, features], 1 where the predictor may look: the rationale and special tokens.
+            visible: floats or bool [batch, features], 1 where the predictor may look: the rationale and special tokens.
             bias: additive attention bias [batch, 1, 1, positions] that hides padding, or None.
         """
         features, where = self.encoder.features(inputs), None
-        seen = visible if bias is None else visible * (bias[:, 0, 0] == 0)  # padding may be sampled, but is never seen
+        seen = visible.float()
+        if bias is not None:
+            seen = seen * (bias[:, 0, 0] == 0)  # padding may be sampled, but is never seen
 
         if self.mask_mode == "drop" and self.training:
             positions = nn.functional.pad(visible, (self.encoder.prefix, 0), value=1.0)
@@ -80,8 +82,8 @@ class Predictor(nn.Module):
         elif self.mask_mode == "drop":
             if self.embeds_first:
                 features = self.encoder.embed(features)
-            features, where, bias = gather_visible(features, visible > 0, self.encoder.prefix)
-            seen = (bias[:, 0, 0, self.encoder.prefix :] == 0).to(visible.dtype)
+            features, where, bias = gather_visible(features, visible.bool(), self.encoder.prefix)
+            seen = (bias[:, 0, 0, self.encoder.prefix :] == 0).float()
 
         embedded = self.embeds_first and where is not None
         embeddings = features if embedded else self.encoder.embed(features)

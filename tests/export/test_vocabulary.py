@@ -136,7 +136,7 @@ def test_special_tokens_may_stand_anywhere(model: RationaleModel) -> None:
     before = Preprocessing(limit_tokenizer(Tokenizer.from_str(json.dumps(document)), 16), 16)
     trimmed = trim_vocabulary(model, before, ["good", "bad"])
     assert trimmed.kept.tolist() == [0, 2, 3, 4, 5, 6]
-    assert trimmed.model.config.special_token_ids == trimmed.model.special_token_ids.tolist() == [1, 2]
+    assert trimmed.model.config.special_token_ids == [1, 2]
     assert trimmed.model.config.pad_token_id == trimmed.preprocessing.pad_token_id == 5
     assert_read_alike(before, trimmed.preprocessing, trimmed.kept, ["good bad"])
 

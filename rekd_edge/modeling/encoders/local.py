@@ -147,7 +147,10 @@ class LocalEncoder(Encoder):
         for convolution in self.layer_stack():
             channels = self.step(residual, convolution, channels, padding)
 
-        return self.finish(channels.flatten(2).transpose(1, 2))
+        if self.task == "image":
+            channels = channels.flatten(2)
+
+        return self.finish(channels.transpose(1, 2))
 
     def finish(self, hidden: Tensor) -> Tensor:
         return self.backbone.final_norm(hidden)
