@@ -152,7 +152,7 @@ def variants(config: RationaleConfig) -> dict[str, Scheme]:
     }
     return {
         **{f"{OURS}, {name}": float_where(pattern) for name, pattern in parts.items()},
-        f"{OURS}, float tables": patched(quantization, "quantize_embeddings", lambda model: model),
+        f"{OURS}, float tables": patched(quantization, "quantize_tables", lambda model: model),
         f"{OURS}, full-range weights": patched(int8, "LARGEST_PAIR", np.inf),
         f"{OURS}, no attention grid": patched(quantization, "_value_projections", lambda *_: {}),
         f"{OURS}, exact Gelu": exact_gelu,

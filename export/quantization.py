@@ -12,10 +12,7 @@ an int8 product is quantised in one of two ways instead, chosen by the node that
 
 Activations are uint8 and weights int8, which is the one pairing that ONNX Runtime computes fast on every CPU.
 
-The weights of an LSTM, and tables that are added whole, are int8 in the file and float from the opening of a session
-on, where ONNX Runtime folds the Cast and Mul that restore them. Left to DequantizeLinear, which it does not fold, an
-LSTM's weights are no constants: it then multiplies a single row by another kernel than several, and a row's last
-digit depends on its batch.
+Tables of embeddings and the weights of LSTMs are stored in few bits (see `tables`).
 """
 
 from __future__ import annotations
@@ -33,7 +30,8 @@ from onnxruntime.quantization.onnx_model import ONNXModel
 
 from rekd_edge.export.fusion import consumers
 from rekd_edge.export.int8 import FloatArray, Grid, Seen, quantize_weight, static_grid
-from rekd_edge.modeling.rounding import quantize_rows
+from rekd_edge.export.tables import is_large_matrix, quantize_stored, quantize_tables
+from rekd_edge.export.writer import GraphWriter
 
 __all__ = ["quantize", "scheme"]
 
@@ -41,7 +39,6 @@ Feed = Mapping[str, NDArray[np.generic]]
 """One unpadded row, each array with a batch axis of 1."""
 
 CONTRIB = "com.microsoft"
-SMALLEST = 4096  # weights and tables with fewer elements (class heads, token types) stay float
 BOUNDED_BELOW = ("Gelu", "FastGelu", "QuickGelu", "Relu")
 LOWEST = 0.17  # none of these goes below -0.17
 MIDDLE = 128  # zero point of an activation with both signs
@@ -97,7 +94,7 @@ def quantize(model: ModelProto, feeds: Sequence[Feed], target: str, in_float: Co
             node.op_type = "FastGelu"
 
     products = quantize_products(editor.model, feeds, fused=target == "cpu", kept=kept)
-    return quantize_stored(quantize_embeddings(products), kept)
+    return quantize_stored(quantize_tables(products), kept)
 
 
 def needed_for(model: ModelProto, tensors: Collection[str]) -> set[str]:
@@ -156,57 +153,6 @@ def quantize_products(model: ModelProto, feeds: Sequence[Feed], fused: bool, kep
     return writer.model()
 
 
-def quantize_embeddings(model: ModelProto) -> ModelProto:
-    """Int8 with one scale a row for every table whose rows Gather or Slice reads."""
-    writer = _Writer(model)
-    stored: dict[str, tuple[str, str]] = {}
-    for node in model.graph.node:
-        table = writer.constants.get(node.input[0]) if node.op_type in ("Gather", "Slice") else None
-        if table is None or not _is_large_matrix(table) or not _reads_rows(node, writer.constants):
-            writer.nodes.append(node)
-            continue
-        name, output = table.name, node.output[0]
-        if name not in stored:
-            values, scale = quantize_rows(numpy_helper.to_array(table))
-            stored[name] = writer.constant(name, values), writer.constant(name, scale)
-        for part, source in zip(("int8", "scale"), stored[name], strict=True):
-            writer.add(node.op_type, [source, *node.input[1:]], f"{output}_{part}")
-        writer.add("Cast", [f"{output}_int8"], f"{output}_float", to=TensorProto.FLOAT)
-        writer.add("Mul", [f"{output}_float", f"{output}_scale"], output)
-    return writer.model()
-
-
-def quantize_stored(model: ModelProto, kept: Collection[str] = ()) -> ModelProto:
-    """Int8 in the file, with one scale a row, for the weights of LSTMs and for tables that are added whole, except for
-    nodes whose output is `kept`."""
-    writer = _Writer(model)
-    for original in model.graph.node:
-        node = NodeProto.FromString(original.SerializeToString())
-        places, axes = {"LSTM": ((1, 2), 3), "Add": ((0, 1), 2)}.get(node.op_type, ((), 0))
-        if node.output[0] in kept:
-            places = ()
-        for place in places:
-            tensor = writer.constants.get(node.input[place])
-            if tensor is None or len(tensor.dims) != axes or np.prod(tensor.dims) < SMALLEST:
-                continue
-            weight = numpy_helper.to_array(tensor)
-            values, scale = quantize_rows(weight.reshape(-1, weight.shape[-1]))
-            integers = writer.constant(tensor.name, values.reshape(weight.shape))
-            steps = writer.constant(tensor.name, scale.reshape(*weight.shape[:-1], 1))
-            floats = writer.add("Cast", [integers], f"{integers}_float", to=TensorProto.FLOAT)
-            node.input[place] = writer.add("Mul", [floats, steps], f"{integers}_restored")
-        writer.nodes.append(node)
-    return writer.model()
-
-
-def _reads_rows(node: NodeProto, constants: Mapping[str, TensorProto]) -> bool:
-    """Whether a Gather or Slice works along axis 0."""
-    if node.op_type == "Gather":
-        return not any(item.i for item in node.attribute if item.name == "axis")
-    axes = constants.get(node.input[3]) if len(node.input) > 3 else None
-    return axes is not None and not numpy_helper.to_array(axes).any()
-
-
 def _value_projections(
     entering: Mapping[str, list[Linear]],
     producer: Mapping[str, NodeProto],
@@ -233,7 +179,7 @@ def find_linears(model: ModelProto) -> list[Linear]:
     linears = []
     for node in model.graph.node:
         matrix = constants.get(node.input[1]) if node.op_type == "MatMul" else None
-        if matrix is None or not _is_large_matrix(matrix):
+        if matrix is None or not is_large_matrix(matrix):
             continue
         weight = numpy_helper.to_array(matrix)
         product = output = node.output[0]
@@ -260,37 +206,12 @@ def observe(model: ModelProto, tensors: Sequence[str], feeds: Iterable[Feed]) ->
     return seen
 
 
-def _is_large_matrix(tensor: TensorProto) -> bool:
-    return tensor.data_type == TensorProto.FLOAT and len(tensor.dims) == 2 and np.prod(tensor.dims) >= SMALLEST
+class _Writer(GraphWriter):
+    """Writes int8 products, of ONNX Runtime's own operators where `fused`."""
 
-
-class _Writer:
-    """Writes a graph anew, node by node in order, with constants under fresh names and each scalar once."""
-
-    def __init__(self, source: ModelProto, fused: bool = True) -> None:
-        self.source = source
+    def __init__(self, source: ModelProto, fused: bool) -> None:
+        super().__init__(source)
         self.fused = fused
-        self.nodes: list[NodeProto] = []
-        self.constants = {tensor.name: tensor for tensor in source.graph.initializer}
-        self._scalars: dict[tuple[str, float], str] = {}
-
-    def add(self, operator: str, inputs: Sequence[str], output: str, domain: str = "", **attributes: Any) -> str:
-        """Append a node; returns the name of its output."""
-        self.nodes.append(helper.make_node(operator, inputs, [output], domain=domain, **attributes))
-        return output
-
-    def constant(self, stem: str, value: NDArray[np.generic]) -> str:
-        """Store an array; returns its name."""
-        name = f"{stem}_{len(self.constants)}"
-        self.constants[name] = numpy_helper.from_array(np.ascontiguousarray(value).reshape(value.shape), name)
-        return name
-
-    def scalar(self, value: np.generic) -> str:
-        """Store a number; returns its name."""
-        key = str(value.dtype), float(value)
-        if key not in self._scalars:
-            self._scalars[key] = self.constant("scalar", np.asarray(value))
-        return self._scalars[key]
 
     def norm_in_steps(self, norm: NodeProto, grid: Grid) -> str:
         """A second LayerNormalization whose output counts the steps of a grid: it is folded into gain and bias."""
@@ -352,23 +273,3 @@ class _Writer:
         if activation.row_step is not None:
             scaled = self.add("Mul", [scaled, activation.row_step], f"{output}_rows")
         self.add("Add", [scaled, added], output)
-
-    def model(self) -> ModelProto:
-        """What was written, without what no output needs."""
-        needed = {value.name for value in self.source.graph.output}
-        kept = []
-        for node in reversed(self.nodes):
-            if needed.intersection(node.output):
-                needed.update(node.input)
-                kept.append(node)
-        graph = helper.make_graph(
-            kept[::-1],
-            self.source.graph.name,
-            self.source.graph.input,
-            self.source.graph.output,
-            [tensor for name, tensor in self.constants.items() if name in needed],
-        )
-        domains = {node.domain for node in kept}
-        versions = {entry.domain: entry.version for entry in self.source.opset_import}
-        imports = [helper.make_opsetid(domain, versions.get(domain, 1)) for domain in sorted(domains | {""})]
-        return helper.make_model(graph, opset_imports=imports, ir_version=self.source.ir_version)

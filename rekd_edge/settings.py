@@ -95,7 +95,8 @@ class Section:
             return None
         if isinstance(value, str) and dict in kinds:
             return _pairs(value)
-        if bool in kinds and not (isinstance(value, bool) or str(value).lower() in ("true", "false")):
+        truth = isinstance(value, bool) or str(value).lower() in ("true", "false")
+        if bool in kinds and int not in kinds and not truth:
             raise ValueError("neither true nor false")
         if isinstance(value, bool) and not {bool, Any} & kinds:
             raise ValueError("a truth value is no number")
@@ -200,10 +201,11 @@ def one_sentence(group: Any, error: ValidationError) -> str:
         return f"{before}{name} is missing."
 
     hint = hints_of(group)[name]
-    if within:
-        hint = next(_values_of_containers(hint), hint)
+    key = before + name
+    if within and (value := next(_values_of_containers(hint), None)) is not None:
+        hint = value
+        key = ".".join([key, *(part for part in within if part != "[key]")])
 
-    key = ".".join([before + name, *(part for part in within if part != "[key]")])
     return f"{shown_key(key)} must be {spelled(hint)}, not {shown(found['input'])}."
 
 
@@ -242,11 +244,15 @@ def _pairs(value: str) -> dict[str, str] | str:
 
 
 def _limits_of(limit: Any) -> list[str]:
-    return [name for name in ("gt", "ge", "lt", "le", "min_length") if getattr(limit, name, None) is not None]
+    return [
+        name for name in ("gt", "ge", "lt", "le", "min_length", "multiple_of") if getattr(limit, name, None) is not None
+    ]
 
 
 def _bounds(limits: dict[str, Any]) -> str:
     """`from 1 to 9`, `above 0 and at most 1`, …"""
+    if factor := limits.pop("multiple_of", None):
+        return f"{_bounds(limits)} that is a multiple of {factor}"
     if limits.pop("min_length", None):
         return " that is not empty"
     if limits.keys() == {"ge", "le"}:

@@ -110,6 +110,10 @@ class RationaleModel(nn.Module):
         self.config = config
         self.generator: Any = self.build_generator(config, generator)
 
+        for encoder in (predictor, generator):
+            if encoder is not None:
+                encoder.max_length = config.max_length
+
         if not config.final_norm:
             predictor.skip_final_norm()
 

@@ -238,8 +238,8 @@ def calibrate(fitted: Fitted) -> Calibrated:
         FailureError: training ended with weights or a dev loss that are not finite.
     """
     trainer, model = fitted.trainer, fitted.model
-    if trainer.context.config.round_embeddings:
-        round_embeddings(model)
+    if bits := trainer.context.config.round_embeddings:
+        round_embeddings(model, 8 if bits is True else bits)
 
     broken = next((name for name, weight in model.named_parameters() if not torch.isfinite(weight).all()), None)
     if broken is not None:

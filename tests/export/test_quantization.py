@@ -14,11 +14,8 @@ import pytest
 from onnx import ModelProto, TensorProto
 
 from rekd_edge.export.parity import Feed, agreement, graph_answers, invariance
-from rekd_edge.export.quantization import (
-    CONTRIB,
-    SMALLEST,
-    quantize,
-)
+from rekd_edge.export.quantization import CONTRIB, quantize
+from rekd_edge.export.tables import SMALLEST
 from rekd_edge.modeling import RationaleModel
 
 Graph = Callable[..., tuple[RationaleModel, Path]]

@@ -10,14 +10,9 @@ import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from rekd_edge.export.int8 import quantize_weight, static_grid
-from rekd_edge.export.quantization import (
-    CONTRIB,
-    find_linears,
-    quantize_embeddings,
-    quantize_products,
-    quantize_stored,
-)
-from rekd_edge.modeling.rounding import quantize_rows
+from rekd_edge.export.quantization import CONTRIB, find_linears, quantize_products
+from rekd_edge.export.tables import quantize_stored, quantize_tables
+from rekd_edge.modeling.rounding import quantize_halves, quantize_rows, restore_halves
 
 
 def session(model: ModelProto, threads: int = 1, exact: bool = False) -> onnxruntime.InferenceSession:
@@ -114,11 +109,39 @@ def test_embeddings_are_int8_row_by_row() -> None:
     model = tiny(
         [helper.make_node("Gather", ["table", "ids"], ["y"])], {"table": table}, {"ids": ["batch", "sequence"]}
     )
-    quantised = quantize_embeddings(model)
+    quantised = quantize_tables(model)
     ids = random.integers(0, 100, (3, 7))
     (found,) = session(quantised).run(["y"], {"ids": ids})
     assert (np.abs(found - table[ids]) <= 0.5001 * np.abs(table[ids]).max(-1, keepdims=True) / 127).all()
     assert len(quantised.SerializeToString()) < 0.4 * len(model.SerializeToString())
+
+
+@pytest.mark.parametrize("rows", [100, 3000])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_a_rounded_table_is_read_bit_for_bit(rows: int, bits: int) -> None:
+    """A large table row by row, a small one restored as a whole."""
+    random = np.random.default_rng(0)
+    exact = (random.normal(size=(rows, 64)) * random.uniform(0.01, 9, (rows, 1))).astype(np.float32)
+    values, scale = quantize_rows(exact)
+    table = values * scale if bits == 8 else restore_halves(*quantize_halves(exact))
+    model = tiny(
+        [helper.make_node("Gather", ["table", "ids"], ["y"])], {"table": table}, {"ids": ["batch", "sequence"]}
+    )
+    quantised = quantize_tables(model)
+    ids = random.integers(0, rows, (3, 7))
+    (found,) = session(quantised).run(["y"], {"ids": ids})
+    np.testing.assert_array_equal(found, table[ids])
+
+    scales = 1 if bits == 8 else 2
+    stored = rows * (64 * bits // 8 + 4 * scales)
+    assert stored < len(quantised.SerializeToString()) < stored + 2000
+
+
+def test_a_table_that_was_not_rounded_to_4_bits_keeps_8() -> None:
+    table = np.random.default_rng(0).normal(size=(100, 64)).astype(np.float32)
+    model = tiny([helper.make_node("Gather", ["table", "ids"], ["y"])], {"table": table}, {"ids": ["batch"]})
+    integers = next(each for each in quantize_tables(model).graph.initializer if each.data_type == TensorProto.INT8)
+    assert list(integers.dims) == [100, 64]
 
 
 @pytest.mark.parametrize("width", [64, 24])
@@ -165,7 +188,7 @@ def test_what_is_no_table_of_rows_stays_float() -> None:
     table = np.ones((64, 64), np.float32)
     gather = helper.make_node("Gather", ["table", "ids"], ["y"], axis=1)
     model = tiny([gather], {"table": table}, {"ids": ["batch"]})
-    assert quantize_embeddings(model).graph == model.graph
+    assert quantize_tables(model).graph == model.graph
 
 
 def test_only_products_with_constant_weights_are_found() -> None:

@@ -13,7 +13,7 @@ import torch
 from rekd_edge.errors import InputError
 from rekd_edge.files import read_json
 from rekd_edge.modeling import RationaleModel
-from rekd_edge.modeling.rounding import quantize_rows
+from rekd_edge.modeling.rounding import quantize_halves, quantize_rows, restore_halves
 from rekd_edge.training.objectives import Context
 from rekd_edge.training.run import train
 from rekd_edge.training.trainer import RationaleTrainer
@@ -59,12 +59,14 @@ def test_its_embeddings_are_rounded_before_calibration(settings: Callable[..., A
     for name, changes in {
         "local": {"generator": "local"},
         "exact": {"generator": "local", "round_embeddings": False},
+        "4 bits": {"generator": "local", "round_embeddings": 4},
     }.items():
         train(settings("text", "re", mask_mode="drop", control=None, **changes), tmp_path / name)
         table = weights(RationaleModel.from_pretrained(tmp_path / name))
         values, scale = quantize_rows(table)
-        rounded[name] = np.array_equal(values * scale, table)
-    assert rounded == {"local": True, "exact": False}
+        in_4_bits = restore_halves(*quantize_halves(table))
+        rounded[name] = np.array_equal(values * scale, table), np.array_equal(in_4_bits, table)
+    assert rounded == {"local": (True, False), "exact": (False, False), "4 bits": (False, True)}
 
 
 def test_its_untrained_layers_learn_at_the_rate_of_the_heads(
@@ -96,6 +98,7 @@ def test_a_small_net_may_select_for_a_transformer(settings: Callable[..., Any], 
         ({"generator": "local", "freeze_embeddings": "generator"}, "reads the predictor's embeddings"),
         ({"generator": "near"}, "generator"),
         ({"generator": "local", "generator_width": 4}, "generator_width"),
+        ({"generator": "local", "round_embeddings": 6}, "from 4 to 8 that is a multiple of 4"),
     ],
 )
 def test_what_does_not_fit_is_refused(changes: dict[str, Any], sentence: str, settings: Callable[..., Any]) -> None:

@@ -42,6 +42,8 @@ class Encoder(nn.Module, ABC):
     embedding_path: str
     """Path within the backbone of the module that `embedding` returns."""
     prefix: int = 0
+    max_length: int | None = None
+    """The most positions of a text that will ever be read; None for all that the backbone has."""
     reads_predictor: bool = False
     """Whether, as a generator, it reads the predictor's embeddings instead of embeddings of its own."""
     recompute: bool = False

@@ -22,8 +22,8 @@ class BertEncoder(Encoder):
     def assemble(self, embeddings: Tensor, where: Tensor | None = None) -> Tensor:
         module = self.backbone.embeddings
         first = getattr(module, "padding_idx", -1) + 1  # RoBERTa counts positions from the one after its padding id
-        # one table of what a place adds: a constant of the graph
-        places = module.position_embeddings.weight[first:] + module.token_type_embeddings.weight[0]
+        # one table of what a place adds: a constant of the graph, no longer than a text may be
+        places = module.position_embeddings.weight[first:][: self.max_length] + module.token_type_embeddings.weight[0]
 
         if where is None:
             where = torch.arange(embeddings.shape[1], device=embeddings.device)
