@@ -17,6 +17,11 @@ export function bundlePath(name) {
   return fileURLToPath(new URL(`bundles/${name}`, folder));
 }
 
+/** @param {string} name of a bundle */
+export function manifestOf(name) {
+  return JSON.parse(readFileSync(new URL(`bundles/${name}/manifest.json`, folder), "utf-8"));
+}
+
 /** @param {string} name of an image */
 export function imagePath(name) {
   return fileURLToPath(new URL(`images/${name}.png`, folder));

@@ -1,6 +1,6 @@
 """The command line: a file for each verb. Heavy imports happen inside the verb that needs them."""
 
-from rekd_edge.cli import bench, demo, evaluate, export, inspect, predict, sign, sweep, train
+from rekd_edge.cli import bench, demo, evaluate, export, inspect, predict, sign, sweep, train, web
 from rekd_edge.cli.application import app, main
 
-__all__ = ["app", "bench", "demo", "evaluate", "export", "inspect", "main", "predict", "sign", "sweep", "train"]
+__all__ = ["app", "bench", "demo", "evaluate", "export", "inspect", "main", "predict", "sign", "sweep", "train", "web"]
