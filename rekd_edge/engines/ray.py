@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from rekd_edge.engines.scheduling import Ended
+from rekd_edge.engines.scheduling import TaskEnd
 from rekd_edge.engines.tasks import Task, attempt, pack, processors, thread_limits, worker_environment
 from rekd_edge.errors import InputError
 from rekd_edge.progress import say
@@ -75,8 +75,8 @@ class RayEngine:
 
         return IsolatedJob()
 
-    def bears(self, running: Sequence[Task], task: Task) -> bool:
-        """Whether the cluster has them now; it queues what a given number of workers asks for, and may grow."""
+    def has_room(self, running: Sequence[Task], task: Task) -> bool:
+        """Whether the cluster has the resources now; with a given number of workers it may queue tasks, or grow."""
         if self._workers is not None:
             return True
         tasks = [self._demand(task) for task in (*running, task)]
@@ -97,17 +97,17 @@ class RayEngine:
         )
         self._references[call.remote(pack(task))] = task
 
-    def ended(self) -> list[Ended]:
-        """Wait for reports, and for errors of Ray itself, which mean that the process is lost."""
+    def wait(self) -> list[TaskEnd]:
+        """Wait for reports, or for errors of Ray itself, which mean that the process died."""
         first, _ = self._ray.wait(list(self._references), num_returns=1)
         ends = []
 
         for reference in first:
             task = self._references.pop(reference)
             try:
-                ends.append(Ended(task, self._ray.get(reference)))
+                ends.append(TaskEnd(task, self._ray.get(reference)))
             except self._ray.exceptions.RayError as error:
-                ends.append(Ended(task, loss=" ".join((str(error).strip() or type(error).__name__).split())[:200]))
+                ends.append(TaskEnd(task, cause=" ".join((str(error).strip() or type(error).__name__).split())[:200]))
 
         return ends
 

@@ -1,4 +1,4 @@
-"""Which task runs when: after what it needs, in the given order, again when it was lost. The same for every engine."""
+"""The schedule of every engine: tasks run in order, after what they need, and again where their process died."""
 
 from __future__ import annotations
 
@@ -12,40 +12,40 @@ from typing import Protocol
 from rekd_edge.engines.tasks import Outcome, Report, Task
 from rekd_edge.progress import say
 
-__all__ = ["Ended", "Engine", "check_needs", "schedule"]
+__all__ = ["Engine", "TaskEnd", "check_needs", "schedule"]
 
-LOSSES = 3
-"""So often may a task's process die."""
+MAX_DEATHS = 3
+"""How many times a task's process may die before the task is given up."""
 
 
 @dataclass(frozen=True)
-class Ended:
-    """A task that runs no more: with its report, or lost with its process."""
+class TaskEnd:
+    """A task that ended: with a report, or without one because its process died."""
 
     task: Task
     report: Report | None = None
-    loss: str = ""
+    cause: str = ""
     """How the process died."""
 
 
 class Engine(Protocol):
-    """Where tasks run; it knows nothing of their order."""
+    """Where tasks run; their order is the schedule's."""
 
-    def bears(self, running: Sequence[Task], task: Task) -> bool:
-        """Whether there is room for a task beside those that run; a given number of workers decides for processors."""
+    def has_room(self, running: Sequence[Task], task: Task) -> bool:
+        """Whether a task fits beside those that run; processors count only where no number of workers was given."""
 
     def start(self, task: Task) -> None:
-        """Start a task and come back at once."""
+        """Start a task without waiting for it."""
 
-    def ended(self) -> Sequence[Ended]:
+    def wait(self) -> Sequence[TaskEnd]:
         """Wait until at least one of the running tasks has ended."""
 
     def close(self) -> None:
-        """End whatever still runs."""
+        """Kill whatever still runs."""
 
 
 def check_needs(tasks: Sequence[Task]) -> None:
-    """Check that names are unique and that every task can come to its turn.
+    """Check that names are unique and that every task can be reached.
 
     Raises:
         ValueError: they are not, or a task needs one that is not there, or itself, by whatever way.
@@ -77,7 +77,7 @@ def schedule(
     running: dict[str, Task] = {}
     succeeded: set[str] = set()
     failed: set[str] = set()
-    losses: Counter[str] = Counter()
+    deaths: Counter[str] = Counter()
 
     while waiting or running:
         for task in list(waiting):
@@ -95,13 +95,13 @@ def schedule(
                 started(task)
                 engine.start(task)
 
-        for end in engine.ended() if running else ():
+        for end in engine.wait() if running else ():
             name = end.task.name
             del running[name]
 
             if end.report is None:
-                losses[name] += 1
-                if losses[name] < LOSSES:
+                deaths[name] += 1
+                if deaths[name] < MAX_DEATHS:
                     waiting.insert(0, end.task)
                     continue
 
@@ -111,14 +111,14 @@ def schedule(
 
 
 def _room(engine: Engine, running: Sequence[Task], task: Task, workers: int | None) -> bool:
-    return (workers is None or len(running) < workers) and engine.bears(running, task)
+    return (workers is None or len(running) < workers) and engine.has_room(running, task)
 
 
-def _outcome(end: Ended) -> Outcome:
+def _outcome(end: TaskEnd) -> Outcome:
     if end.report is None:
         return Outcome(
             end.task,
-            error=f"Its process died {LOSSES} times ({end.loss}); where memory runs out, give it fewer workers.",
+            error=f"Its process died {MAX_DEATHS} times ({end.cause}); where memory runs out, give it fewer workers.",
             lost=True,
         )
 

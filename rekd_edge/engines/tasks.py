@@ -1,4 +1,4 @@
-"""What is run and how it ended, and the one call that runs it, whatever the engine."""
+"""Tasks and their outcomes, and the call that runs a task in its process, whatever the engine."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Task:
-    """One call in a process other than the caller's, which may be repeated: a task that was cut off starts again."""
+    """One call in a process of its own. It must bear repetition: a task whose process died starts again."""
 
     name: str
     """Unique among the tasks of one `run_tasks`."""
@@ -71,7 +71,7 @@ class EngineSettings:
 
 @dataclass(frozen=True)
 class Report:
-    """What a task says at its end: the pickled value, or what it raised."""
+    """What a task sends when it ends: the pickled value, or what was raised."""
 
     value: bytes | None = None
     error: str | None = None

@@ -6,13 +6,14 @@ import json
 import os
 import shutil
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 
 from rekd_edge.errors import InputError
 from rekd_edge.files.atomic import BINARY, NO_LINK, create_file
 from rekd_edge.files.paths import real_folder
 
-__all__ = ["MARKER", "claim_folder", "is_ours", "remove_ours"]
+__all__ = ["MARKER", "claim_folder", "is_ours", "remove_ours", "remove_unclaimed"]
 
 MARKER = ".made-by-rekd-edge"
 """A file in a folder of ours: a JSON object that says what the folder is for."""
@@ -31,6 +32,7 @@ def claim_folder(path: Path, purpose: str) -> Path:
     """
     real_folder(path)
     if not is_ours(path, purpose):
+        _drop_empty_marker(path)
         if any(path.iterdir()):
             raise InputError(f"{path} holds files that rekd-edge did not put there; move them away.")
         with create_file(path / MARKER) as file:
@@ -49,6 +51,19 @@ def is_ours(path: Path, purpose: str) -> bool:
             return json.loads(file.read(LARGEST)) == {"made by": "rekd-edge", "for": purpose}
     except (OSError, ValueError, RecursionError):
         return False
+
+
+def remove_unclaimed(path: Path) -> None:
+    """Remove a folder that was made but not claimed before its call was killed; one that holds anything stays."""
+    with suppress(OSError):
+        _drop_empty_marker(path)
+        path.rmdir()
+
+
+def _drop_empty_marker(path: Path) -> None:
+    marker = path / MARKER
+    if marker.is_file() and not marker.is_symlink() and marker.stat().st_size == 0:
+        marker.unlink()
 
 
 def remove_ours(path: Path, purpose: str, parts: Collection[str] | None = None) -> bool:

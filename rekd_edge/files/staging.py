@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import re
 import secrets
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from rekd_edge.files.atomic import sync_folder, sync_tree
 from rekd_edge.files.locks import locked
-from rekd_edge.files.ownership import MARKER, claim_folder, remove_ours
+from rekd_edge.files.ownership import MARKER, claim_folder, remove_ours, remove_unclaimed
 from rekd_edge.files.paths import check_output_folder
 
 __all__ = ["built_in_place", "staged_folder"]
@@ -79,8 +80,10 @@ def built_in_place(output: Path, parts: Collection[str]) -> Iterator[Path]:
 
 def remove_stale_staging(output: Path) -> None:
     """Remove the staging folders of calls that were killed; the caller holds the lock of `output`."""
+    token = re.compile(r"[0-9a-f]{16}")
     for path in output.parent.glob(f".{glob.escape(output.name)}.*"):
-        remove_ours(path, _purpose(output))
+        if not remove_ours(path, _purpose(output)) and token.fullmatch(path.name.rpartition(".")[2]):
+            remove_unclaimed(path)
 
 
 def _purpose(output: Path) -> str:

@@ -21,7 +21,7 @@ from torch.utils.data import Dataset
 from rekd_edge.errors import InputError
 
 __all__ = [
-    "Share",
+    "ProcessShard",
     "is_first",
     "join",
     "leave",
@@ -122,7 +122,7 @@ def rows_of(size: int, processes: int, process: int) -> range:
     return range(process * size // processes, (process + 1) * size // processes)
 
 
-class Share(Dataset[dict[str, Any]]):
+class ProcessShard(Dataset[dict[str, Any]]):
     """A data set of which each batch holds the rows of one process alone.
 
     Items have a `place`, their row in the whole batch, and a `weight`, by which the process's mean loss counts so that

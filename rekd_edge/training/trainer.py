@@ -40,7 +40,7 @@ from rekd_edge.training.checkpoints import choose_checkpoint, clear_place, loadi
 from rekd_edge.training.configuration import TrainingConfig
 from rekd_edge.training.inference import Masks, batches, dev_metrics, predict
 from rekd_edge.training.objectives import PREDICTOR, Context, Moment, objective_of
-from rekd_edge.training.processes import Share, mean_over_processes, on_first, rank, wait_for_all, world
+from rekd_edge.training.processes import ProcessShard, mean_over_processes, on_first, rank, wait_for_all, world
 from rekd_edge.training.sampling import LengthBuckets
 
 __all__ = ["RationaleTrainer", "autocast_of", "training_arguments"]
@@ -284,7 +284,7 @@ class RationaleTrainer(Trainer):
         """
         args = self.args
         loader = DataLoader(
-            Share(self.train_dataset) if world() > 1 else self.train_dataset,  # type: ignore[arg-type]
+            ProcessShard(self.train_dataset) if world() > 1 else self.train_dataset,  # type: ignore[arg-type]
             batch_size=self.context.config.batch_size,
             sampler=self._get_train_sampler(self.train_dataset),
             collate_fn=self.data_collator,
@@ -297,7 +297,7 @@ class RationaleTrainer(Trainer):
         return prepare_data_loader(
             loader,
             args.device,
-            num_processes=1,  # `Share` parts the batches
+            num_processes=1,  # `ProcessShard` parts the batches
             process_index=0,
             put_on_device=True,
             use_seedable_sampler=True,

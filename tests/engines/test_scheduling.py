@@ -16,7 +16,7 @@ import pytest
 
 from rekd_edge.engines import EngineSettings, Task, run_tasks
 from rekd_edge.engines.local import LocalEngine
-from rekd_edge.engines.scheduling import Ended, schedule
+from rekd_edge.engines.scheduling import TaskEnd, schedule
 from rekd_edge.engines.tasks import Report, attempt, pack
 from rekd_edge.errors import InputError
 
@@ -33,7 +33,7 @@ def test_devices_go_to_those_who_ask(monkeypatch: pytest.MonkeyPatch) -> None:
             engine.start(task)
         seen = {}
         while len(seen) < len(tasks):
-            for end in engine.ended():
+            for end in engine.wait():
                 assert end.report is not None
                 assert end.report.value is not None
                 seen[end.task.name] = pickle.loads(end.report.value)
@@ -48,12 +48,12 @@ def test_workers_wait_for_devices_and_not_for_processors(monkeypatch: pytest.Mon
     one, large = Task("one", time.sleep, (60,), gpus=1), Task("large", time.sleep, (60,), cpus=1000)
     with closing(LocalEngine(8)) as engine:
         engine.start(one)
-        assert engine.bears([one], one)
+        assert engine.has_room([one], one)
         engine.start(one)
-        assert not engine.bears([one, one], one)
-        assert engine.bears([one, one, large], large)
+        assert not engine.has_room([one, one], one)
+        assert engine.has_room([one, one, large], large)
     with closing(LocalEngine(None)) as engine:
-        assert not engine.bears([large], large)
+        assert not engine.has_room([large], large)
 
 
 def test_shares_fit_on_their_device(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,13 +62,13 @@ def test_shares_fit_on_their_device(monkeypatch: pytest.MonkeyPatch) -> None:
     more, less = (Task(f"{share}", time.sleep, (60,), gpus=share) for share in (0.6, 0.4))
     with closing(LocalEngine(8)) as engine:
         for _ in range(2):
-            assert engine.bears([], more)
+            assert engine.has_room([], more)
             engine.start(more)
-        assert not engine.bears([more, more], more)
+        assert not engine.has_room([more, more], more)
         for _ in range(2):
-            assert engine.bears([more, more], less)
+            assert engine.has_room([more, more], less)
             engine.start(less)
-        assert not engine.bears([more, more, less, less], less)
+        assert not engine.has_room([more, more, less, less], less)
         assert sorted(one.gpus for one in engine._running) == [("4",), ("4",), ("7",), ("7",)]
 
 
@@ -120,16 +120,16 @@ class OneByOne:
         self.running: list[Task] = []
         self.most = 0
 
-    def bears(self, running: Sequence[Task], task: Task) -> bool:
+    def has_room(self, running: Sequence[Task], task: Task) -> bool:
         return sum(task.cpus for task in [*running, task]) <= self.cpus
 
     def start(self, task: Task) -> None:
         self.running.append(task)
         self.most = max(self.most, sum(task.cpus for task in self.running))
 
-    def ended(self) -> list[Ended]:
+    def wait(self) -> list[TaskEnd]:
         task = self.running.pop()
-        return [Ended(task, attempt(pack(task)))]
+        return [TaskEnd(task, attempt(pack(task)))]
 
     def close(self) -> None:
         raise NotImplementedError

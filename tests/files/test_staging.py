@@ -136,3 +136,15 @@ def test_folder_built_in_place_vanishes_on_failure_and_after_a_kill(tmp_path: Pa
     with pytest.raises(InputError, match="not empty"), built_in_place(tmp_path / "demo", PARTS):
         pass
     assert (tmp_path / "demo" / "whole").is_file()
+
+
+def test_folder_that_was_killed_before_it_was_marked_is_removed(tmp_path: Path) -> None:
+    empty, begun, full = (tmp_path / f".bundle.{number:016x}" for number in range(3))
+    for folder in (empty, begun, full):
+        folder.mkdir()
+    (begun / MARKER).touch()
+    (full / "mine").write_text("mine")
+    with staged_folder(tmp_path / "bundle"):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == [full.name, "bundle"]
+    assert (full / "mine").read_text() == "mine"
