@@ -67,7 +67,7 @@ def begins(command: list[str], *beginnings: str) -> bool:
 
 
 def write_reviews(path: Path) -> None:
-    """Short reviews in which two cue words decide, so that a run of seconds learns to select them."""
+    """Short reviews that a tenth of their words decides: what the recipe selects, and a run of seconds finds."""
     choose = random.Random(0)
     filler = ["the", "film", "story", "scene", "actor", "light", "music", "plot", "again", "today", "here", "there"]
     cues = {"good": ["superb", "delightful"], "bad": ["tedious", "dreadful"]}
@@ -75,9 +75,9 @@ def write_reviews(path: Path) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         rows.writerow(["text", "label"])
-        for label in ("good", "bad") * 300:
-            words = choose.choices(filler, k=12)
-            for place in choose.sample(range(12), 2):
+        for label in ("good", "bad") * 400:
+            words = choose.choices(filler, k=20)
+            for place in choose.sample(range(20), 2):
                 words[place] = choose.choice(cues[label])
             rows.writerow([" ".join(words), label])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -60,3 +61,9 @@ def undisturbed(tiny: str, make_once: Callable[..., Path]) -> tuple[Path, dict[s
 
     folder = make_once("undisturbed", write)
     return folder / "sweep", json.loads((folder / "returned.json").read_text())
+
+
+@pytest.fixture
+def copied(undisturbed: tuple[Path, dict[str, Any]], tmp_path: Path) -> Path:
+    """The undisturbed sweep's folder, to be changed."""
+    return Path(shutil.copytree(undisturbed[0], tmp_path / "sweep"))

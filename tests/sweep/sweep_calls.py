@@ -1,4 +1,4 @@
-"""Sweeps without an engine's processes: one run after the other, where the call is made."""
+"""Sweeps without an engine's processes (one run after the other, where the call is made), and what they leave."""
 
 from __future__ import annotations
 
@@ -48,3 +48,14 @@ def sweep_here(
 
     with patch.object(run, "run_tasks", noted):
         return run.run_sweep(load_grid(grid, settings), folder, EngineSettings(), retry)
+
+
+def run_of(folder: Path, name: str) -> Path:
+    """The folder of a run in that of its sweep."""
+    (run_folder,) = (folder / "runs").glob(f"{name}-????????")
+    return run_folder
+
+
+def compared(document: dict[str, Any]) -> tuple[Any, Any, Any]:
+    """What must be the same in two sweeps of a grid."""
+    return document["table"], document["rows"], document["failed"]

@@ -3,35 +3,22 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
-import random
 import shutil
-import signal
 import sys
-import threading
 from collections.abc import Callable
-from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sweep_calls import sweep_here
-from transformers import TrainerCallback
+from sweep_calls import compared, run_of, sweep_here
 
-from rekd_edge import cli
-from rekd_edge.engines import EngineSettings
 from rekd_edge.errors import InputError
 from rekd_edge.evaluate import evaluate
 from rekd_edge.sweep import perform
-from rekd_edge.sweep.grid import load_grid
-from rekd_edge.sweep.plan import expand
-from rekd_edge.sweep.run import run_sweep
 from rekd_edge.training.configuration import load_config
 from rekd_edge.training.run import train
 
-KILLS = 20
 NAMES = {
     "teacher-control-2026",
     "teacher-re-2026",
@@ -42,22 +29,6 @@ NAMES = {
 }
 KEYS = {"data", "method", "variant", "role", "backbone", "layers", "generator_layers", "mask_mode", "target_ratio"}
 KEYS |= {"seed", "accuracy", "rationale_ratio", "random_mask_accuracy"}
-
-
-@pytest.fixture
-def copied(undisturbed: tuple[Path, dict[str, Any]], tmp_path: Path) -> Path:
-    """The undisturbed sweep's folder, to be changed."""
-    return Path(shutil.copytree(undisturbed[0], tmp_path / "sweep"))
-
-
-def run_of(folder: Path, name: str) -> Path:
-    """The folder of a run."""
-    (found,) = (folder / "runs").glob(f"{name}-????????")
-    return found
-
-
-def compared(document: dict[str, Any]) -> tuple[Any, Any, Any]:
-    return document["table"], document["rows"], document["failed"]
 
 
 def test_table_of_a_sweep(undisturbed: tuple[Path, dict[str, Any]]) -> None:
@@ -256,170 +227,3 @@ def test_folders_that_are_taken(tiny: str, tmp_path: Path) -> None:
     for name, word in (("file", "is a file"), ("full", "holds no sweep")):
         with pytest.raises(InputError, match=word):
             sweep_here(tiny, tmp_path / name)
-
-
-# Sweeps that are disturbed
-
-
-def cut_off_at_random(grid: str, folder: Path, moments: random.Random, kills: int) -> int:
-    """Run a sweep in processes that are killed at random points, then in one that is not; how many were."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["rekd_edge.sweep.run"])
-    killed, finished = 0, 0
-    while True:
-        process = context.Process(target=sweep_here, args=(grid, folder))
-        process.start()
-        process.join(moments.uniform(0.2, 3.0) if killed < kills else None)
-        before, finished = finished, len(list(folder.glob("runs/*/result.json")))
-        assert finished >= before
-        if process.exitcode is not None:
-            assert process.exitcode == 0
-            return killed
-        os.kill(process.pid or 0, signal.SIGKILL)
-        process.join()
-        killed += 1
-
-
-@pytest.mark.slow
-def test_sweeps_that_were_cut_off_end_with_the_same_table(
-    tiny: str, undisturbed: tuple[Path, dict[str, Any]], tmp_path: Path
-) -> None:
-    moments, killed, sweeps = random.Random(2026), 0, 0
-    while killed < KILLS:
-        folder = tmp_path / f"sweep-{sweeps}"
-        killed += cut_off_at_random(tiny, folder, moments, KILLS - killed)
-        sweeps += 1
-        assert compared(json.loads((folder / "table.json").read_text())) == compared(undisturbed[1])
-
-
-class Cut(TrainerCallback):
-    def on_save(self, *args: Any, **kwargs: Any) -> None:
-        raise KeyboardInterrupt
-
-
-@pytest.mark.parametrize("finished", [False, True])
-def test_a_run_with_its_own_control_goes_on_where_nothing_that_counts_changed(tmp_path: Path, finished: bool) -> None:
-    settings = {"data.train_limit": 96, "data.eval_limit": 48, "data.max_length": 32, "epochs": 2, "layers": 1}
-    config = load_config("planted", {**settings, "method": "re"})
-    train(config, tmp_path / "whole")
-    if finished:
-        shutil.copytree(tmp_path / "whole", tmp_path / "run")
-    else:
-        with pytest.raises(KeyboardInterrupt):
-            train(config, tmp_path / "run", callbacks=lambda stage: [Cut()] if stage == "re" else [])
-    asked = replace(config, log_steps=7, checkpoint_minutes=3.0)
-    perform._make_resumable(tmp_path / "run", asked)
-    metrics = train(asked, tmp_path / "run", resume=True)
-    assert metrics == json.loads((tmp_path / "whole" / "metrics.json").read_text())
-
-
-def test_a_run_whose_teacher_was_trained_once_more_begins_anew(
-    undisturbed: tuple[Path, dict[str, Any]], tmp_path: Path
-) -> None:
-    teacher = tmp_path / "teacher"
-    shutil.copytree(run_of(undisturbed[0], "teacher-re-2026"), teacher)
-    settings = {"data.train_limit": 96, "data.eval_limit": 48, "data.max_length": 32, "layers": 1, "control": None}
-    settings |= {"method": "rekd", "teacher": str(teacher), "allow_weak_teacher": True, "warm_start": False}
-    config = load_config("planted", {**settings, "epochs": 2})
-    with pytest.raises(KeyboardInterrupt):
-        train(config, tmp_path / "run", callbacks=lambda stage: [Cut()])
-    perform._make_resumable(tmp_path / "run", config)
-    assert (tmp_path / "run" / "checkpoints").is_dir()
-    shutil.copy(run_of(undisturbed[0], "student-re-2026") / "model.safetensors", teacher)
-    perform._make_resumable(tmp_path / "run", config)
-    assert not (tmp_path / "run").exists()
-
-
-def kill_worker(folder: Path, name: str, over: threading.Event) -> list[int]:
-    """Wait for the first checkpoint of a run, and kill the worker that its progress file names; its pid, if it was."""
-    while not over.wait(0.01):
-        for checkpoint in (folder / "runs").glob(f"{name}-????????/checkpoints/checkpoint-*"):
-            try:
-                worker = json.loads((checkpoint.parents[1] / "progress.json").read_text())["pid"]
-            except FileNotFoundError:  # it has just ended
-                continue
-            os.kill(worker, signal.SIGKILL)
-            return [worker]
-    return []
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("engine", ["local", "ray"])
-def test_a_sweep_that_loses_a_worker_ends_with_the_same_table(
-    tiny: str, undisturbed: tuple[Path, dict[str, Any]], tmp_path: Path, engine: str
-) -> None:
-    if engine == "ray":
-        pytest.importorskip("ray")
-    folder, over, killed = tmp_path / "sweep", threading.Event(), []
-    killer = threading.Thread(target=lambda: killed.extend(kill_worker(folder, "student-re-2026", over)))
-    killer.start()
-    try:
-        document = run_sweep(load_grid(tiny), folder, EngineSettings(engine, workers=2))
-    finally:
-        over.set()
-        killer.join()
-    assert killed
-    assert compared(document) == compared(undisturbed[1])
-
-
-# The command line
-
-
-def call(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int:
-    monkeypatch.setattr(sys, "argv", ["rekd-edge", "sweep", *map(str, arguments)])
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    assert isinstance(end.value.code, int)
-    return end.value.code
-
-
-def test_command_prints_the_table(
-    tiny: str, copied: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert call(monkeypatch, tiny, "--output", copied, "--json") == 0
-    document = json.loads(capsys.readouterr().out)
-    assert document["command"] == "rekd-edge sweep tiny.yaml"
-    assert document == json.loads((copied / "table.json").read_text())
-    assert str(copied.parent) not in json.dumps(document)
-    assert call(monkeypatch, tiny, "--output", copied) == 0
-    assert "REKD" in capsys.readouterr().out
-
-
-def test_command_fails_where_a_run_failed(
-    tiny: str, copied: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    student = run_of(copied, "student-re-2026")
-    (student / "result.json").unlink()
-    (student / "error.json").write_text(json.dumps({"error": "It broke."}))
-    assert call(monkeypatch, tiny, "--output", copied, "--json") == 1
-    captured = capsys.readouterr()
-    assert json.loads(captured.out)["failed"] == [{"run": "student-re-2026", "error": "It broke."}]
-    assert "1 of 6 runs failed (student-re-2026)" in captured.err.splitlines()[-1]
-    assert "--retry" in captured.err.splitlines()[-1]
-
-
-def test_command_lists_grids_and_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    assert call(monkeypatch, "--list") == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert any(line.split()[:3] == ["paper-table1", "110", "runs"] for line in lines)
-    assert call(monkeypatch, "digits", "--dry-run", "--seeds", "1") == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == list(expand(load_grid("digits", seeds=1)))
-    assert "needs teacher-re-2026, student-control-2026" in lines[-1]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "word"),
-    [
-        ((), "--list shows"),
-        (("digits",), "--output"),
-        (("no-grid", "--output", "x"), "There is no grid no-grid"),
-        (("digits", "--output", "x", "--address", "host:1"), "--engine ray"),
-        (("digits", "--output", "x", "--set", "seed=1"), "--seeds"),
-    ],
-)
-def test_command_refuses(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], word: str
-) -> None:
-    assert call(monkeypatch, *arguments) == 2
-    assert word in capsys.readouterr().err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,11 @@ from torch import Tensor
 from rekd_edge.data import DataSource, load_data
 from rekd_edge.modeling import RationaleModel
 from rekd_edge.training.configuration import TrainingConfig, load_config
+from rekd_edge.training.objectives import Context
 from rekd_edge.training.preparation import Preprocessing, build_model, model_config, prepare_preprocessing
 from rekd_edge.training.run import train
+
+sys.path.insert(0, str(Path(__file__).parent))  # objective_calls, run_folders
 
 COMMON = {
     "precision": "fp32",
@@ -126,3 +130,14 @@ def first_batch() -> Callable[..., dict[str, Tensor]]:
         return preprocessing.collator(**kind)([features[i] for i in range(size)])
 
     return collate
+
+
+@pytest.fixture(params=["text", "image"])
+def scene(request: Any, settings: Callable, prepared: Callable, first_batch: Callable) -> dict[str, Any]:
+    """A model in training, a batch of 8, and a context; every setting at hand to be changed."""
+    config = settings(request.param, "re", target_ratio=0.2, lambda_select=0.01)
+    model, preprocessing, data = prepared(config)
+    batch = first_batch(preprocessing, data)
+    grid = None if preprocessing.image is None else preprocessing.image.grid
+    context = Context(config.resolved(data.task), data.task, tuple(data.label_names), preprocessing.max_length, grid)
+    return {"model": model.train(), "batch": batch, "context": context}
