@@ -209,9 +209,9 @@ class Harness:
             tally.wrong.append("another result")
 
         left = {path.name for path in folder.iterdir()} ^ verb.leaves
-        hidden = {path.name for path in folder.rglob(".*") if path.name != ".locks"}
-        if left or hidden:
-            tally.wrong.append(f"left over: {sorted(left | hidden)}")
+        left |= hidden_names(folder) ^ hidden_names(self.root / f"{verb.name}-undisturbed")
+        if left:
+            tally.wrong.append(f"left over or missing: {sorted(left)}")
 
     def new_folder(self, name: str) -> Path:
         """An empty folder for a verb's output."""
@@ -224,6 +224,11 @@ class Harness:
         """What the last call printed."""
         file = self.root / "streams" / stream
         return file.read_text(errors="replace") if file.is_file() else ""
+
+
+def hidden_names(folder: Path) -> set[str]:
+    """Names of files that begin with a dot, such as those of folders that are being written."""
+    return {path.name for path in folder.rglob(".*") if path.name != ".locks"}
 
 
 def digests(folder: Path, *names: str) -> dict[str, str]:

@@ -55,16 +55,7 @@ def evaluate(
     if is_bundle and masks == "sampled":
         raise InputError("A bundle's masks are deterministic; give a run, or leave --masks out.")
 
-    settings = settings or DataSettings()
-    if limit is not None and split != "all":
-        settings = replace(settings, train_limit=limit, eval_limit=limit, test_limit=limit)
-
-    data = load_data(spec, settings)
-    examples = data.split(split)
-
-    if limit is not None:
-        examples = examples.select(stratified_sample(examples.labels, limit, settings.split_seed))
-
+    data, examples = _load(spec, settings or DataSettings(), split, limit)
     predicted, shown, labels, tokenizer, alone = (
         _bundle(path, data, examples) if is_bundle else _run(path, data, examples, masks)
     )
@@ -84,6 +75,20 @@ def evaluate(
         report |= rationale_agreement(shown, truth)
 
     return report
+
+
+def _load(spec: str, settings: DataSettings, split: str, limit: int | None) -> tuple[DataSource, Examples]:
+    """The data, and the examples of a split, of which at most `limit` are read where that can be."""
+    if limit is not None and split != "all":
+        settings = replace(settings, train_limit=limit, eval_limit=limit, test_limit=limit)
+
+    data = load_data(spec, settings)
+    examples = data.split(split)
+
+    if limit is not None:
+        examples = examples.select(stratified_sample(examples.labels, limit, settings.split_seed))
+
+    return data, examples
 
 
 Predicted = tuple[np.ndarray, list[np.ndarray], np.ndarray, Tokenizer | None, np.ndarray | None]

@@ -46,25 +46,8 @@ def calibrated_bias(
     if not examples:
         return 0.0
 
-    least, rest, weights = 0.0, [], []
-    for margin, length, unit in examples:
-        names, first, size = np.unique(unit, return_index=True, return_counts=True)
-        values = np.asarray(margin, np.float64)[first]
-        order = np.lexsort((names, -values))
-        values, size = values[order], size[order]
-        before = np.cumsum(size) - size
-        share = size / length / len(examples)
-        always = before < minimum
-        open_ = ~always if maximum is None else ~always & (before + size <= maximum)
-        least += share[always].sum()
-        rest.append(values[open_])
-        weights.append(share[open_])
-
-    other = np.concatenate(rest)
-    order = np.argsort(-other, kind="stable")
-    other = other[order]
-    # ratio after admitting the k largest of the others; only borders between different margins can be realised
-    ratio = least + np.concatenate([[0.0], np.cumsum(np.concatenate(weights)[order])])
+    other, ratio = _admissions(examples, minimum, maximum)
+    # only borders between different margins can be realised
     border = np.concatenate([[True], other[1:] < other[:-1], [True]]) if len(other) else np.array([True])
     candidates = np.flatnonzero(border)
     distance = np.abs(ratio[candidates] - target_ratio)
@@ -84,3 +67,38 @@ def calibrated_bias(
     lower = neighbour[-1] if admitted and len(neighbour) else below
 
     return float(-(above + lower) / 2)
+
+
+def _admissions(
+    examples: Sequence[tuple[np.ndarray, int, np.ndarray]], minimum: int, maximum: int | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Margins of the units that the bias decides on, the largest first, and the ratio with the first k of them.
+
+    Args:
+        examples: margins, length and units of each example.
+        minimum: fewest features of a rationale, selected at any bias.
+        maximum: most features of a rationale.
+
+    Returns:
+        Margins, float64 [units], and mean ratios, float64 [units + 1]: the first one with none of the units admitted.
+    """
+    least, rest, weights = 0.0, [], []
+
+    for margin, length, unit in examples:
+        names, first, size = np.unique(unit, return_index=True, return_counts=True)
+        values = np.asarray(margin, np.float64)[first]
+        order = np.lexsort((names, -values))
+        values, size = values[order], size[order]
+
+        before = np.cumsum(size) - size
+        share = size / length / len(examples)
+        always = before < minimum
+        open_ = ~always if maximum is None else ~always & (before + size <= maximum)
+
+        least += share[always].sum()
+        rest.append(values[open_])
+        weights.append(share[open_])
+
+    other = np.concatenate(rest)
+    order = np.argsort(-other, kind="stable")
+    return other[order], least + np.concatenate([[0.0], np.cumsum(np.concatenate(weights)[order])])

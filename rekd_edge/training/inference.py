@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -66,52 +67,24 @@ def predict(
             does not sample stays deterministic.
     """
     was_training, config, device = model.training, model.config, next(model.parameters()).device
-    is_control = method_of(config.method).is_control
     model.eval()
 
     def select_all() -> list[Selection]:
         return [model.select(*_inputs(batch, device)) for batch in loader]
 
-    def solve(
-        found: list[tuple[Tensor, Tensor, Tensor, Tensor | None]],
-        target_ratio: float,
-        limits: Limits | None = None,
-        slack: float = 0.0,
-    ) -> float:
-        minimum, maximum = limits or Limits(config.min_selected, config.max_selected)
-        margins, lengths, units = [], [], []
-
-        for margin, feature, candidate, unit in found:
-            margins += _rows(margin, candidate)
-            units += [] if unit is None else _rows(unit, candidate)
-            lengths += feature.sum(dim=-1).tolist()
-
-        if config.count_all_positions and config.max_length is not None:
-            lengths = [config.max_length] * len(margins)
-
-        return calibrated_bias(margins, target_ratio, lengths, minimum, maximum, slack, units or None)
-
     # the generator's pass comes first: the bias is known only when all margins are
-    selections = model.calibrate(select_all, solve) if calibrate and config.selects else select_all()
+    selections = (
+        model.calibrate(select_all, partial(_solve_bias, config)) if calibrate and config.selects else select_all()
+    )
     random = torch.Generator().manual_seed(0)
     logits, shown, labels, alone = [], [], [], []
 
     for batch, selection in zip(loader, selections, strict=True):
         inputs, attention_mask = _inputs(batch, device)
-        feature = selection.feature
 
-        if is_control:
-            drawn = control_masks(feature.cpu(), config.target_ratio, random)
-        elif masks == "sampled" and (noise := sampling_noise(model, feature.cpu(), random)) is not None:
-            sampled = model.select(inputs, attention_mask, Sampling(noise=noise.to(device))).sampled
-            assert sampled is not None
-            drawn = [sampled > 0]
-        else:
-            drawn = [model.deterministic_mask(model.margin(selection), selection)]
-
-        for mask in (mask.to(device) for mask in drawn):
+        for mask in _masks(model, inputs, attention_mask, selection, masks, random):
             logits.append(model.classify(inputs, attention_mask, mask, selection).cpu().numpy())
-            shown += _rows(mask, feature)
+            shown += _rows(mask, selection.feature)
             labels.append(batch["labels"].numpy())
             if (seen := model.rationale_logits(inputs, attention_mask, mask)) is not None:
                 alone.append(seen.cpu().numpy())
@@ -124,6 +97,52 @@ def predict(
         np.concatenate(labels),
         np.concatenate(alone) if alone else None,
     )
+
+
+def _solve_bias(
+    config: RationaleConfig,
+    selected: list[tuple[Tensor, Tensor, Tensor, Tensor | None]],
+    target_ratio: float,
+    limits: Limits | None = None,
+    slack: float = 0.0,
+) -> float:
+    """The calibrated bias of margins, features, candidates and units that a model selected, batch by batch."""
+    minimum, maximum = limits or Limits(config.min_selected, config.max_selected)
+    margins, lengths, units = [], [], []
+
+    for margin, feature, candidate, unit in selected:
+        margins += _rows(margin, candidate)
+        units += [] if unit is None else _rows(unit, candidate)
+        lengths += feature.sum(dim=-1).tolist()
+
+    if config.count_all_positions and config.max_length is not None:
+        lengths = [config.max_length] * len(margins)
+
+    return calibrated_bias(margins, target_ratio, lengths, minimum, maximum, slack, units or None)
+
+
+def _masks(
+    model: RationaleModel,
+    inputs: Tensor,
+    attention_mask: Tensor | None,
+    selection: Selection,
+    masks: Masks,
+    random: torch.Generator,
+) -> list[Tensor]:
+    """What a batch is measured with, bool [batch, features]: one mask an example, or several random ones of a control.
+
+    `random` is drawn from on the CPU, so that masks depend on no device.
+    """
+    feature = selection.feature
+    if method_of(model.config.method).is_control:
+        return [mask.to(feature.device) for mask in control_masks(feature.cpu(), model.config.target_ratio, random)]
+
+    if masks == "sampled" and (noise := sampling_noise(model, feature.cpu(), random)) is not None:
+        sampled = model.select(inputs, attention_mask, Sampling(noise=noise.to(feature.device))).sampled
+        assert sampled is not None
+        return [sampled > 0]
+
+    return [model.deterministic_mask(model.margin(selection), selection)]
 
 
 def control_masks(feature: Tensor, ratio: float, random: torch.Generator) -> list[Tensor]:

@@ -173,6 +173,31 @@ def load_backbone(
         return _load_net(name, layers, image_size, vocabulary, net or {})
 
     pretrained = backbone_config(name)
+    wanted = _fitted_config(name, pretrained, layers, image_size, max_length)
+
+    if not _has_weights(name):
+        if vocabulary is not None:
+            wanted.vocab_size = vocabulary
+        return backbone_from_config(wanted)
+
+    if vocabulary is not None and vocabulary > getattr(wanted, "vocab_size", 0):
+        raise InputError(
+            f"The tokenizer of {name} has {vocabulary} entries, its weights {wanted.vocab_size}; "
+            "use the tokenizer that it was pretrained with."
+        )
+
+    backbone = backbone_from_config(wanted)
+    weights = _pretrained_weights(name, pretrained, wanted.num_hidden_layers)
+    fitted = {key: _fit_positions(weights[key], tensor) for key, tensor in backbone.state_dict().items()}
+    backbone.load_state_dict(fitted)
+
+    return backbone
+
+
+def _fitted_config(
+    name: str, pretrained: PretrainedConfig, layers: int | None, image_size: int | None, max_length: int | None
+) -> PretrainedConfig:
+    """A backbone's configuration, changed to the layers and inputs that are asked for."""
     wanted = copy.deepcopy(pretrained)
 
     if layers is not None:
@@ -188,26 +213,23 @@ def load_backbone(
         first = 1 + int(wanted.pad_token_id or 0) if wanted.model_type == "roberta" else 0
         wanted.max_position_embeddings = max(wanted.max_position_embeddings, max_length + first)
 
-    if not _has_weights(name):
-        if vocabulary is not None:
-            wanted.vocab_size = vocabulary
-        return backbone_from_config(wanted)
+    return wanted
 
-    if vocabulary is not None and vocabulary > getattr(wanted, "vocab_size", 0):
-        raise InputError(
-            f"The tokenizer of {name} has {vocabulary} entries, its weights {wanted.vocab_size}; "
-            "use the tokenizer that it was pretrained with."
-        )
 
-    backbone = backbone_from_config(wanted)
-    source_config = copy.deepcopy(pretrained)
-    source_config.num_hidden_layers = wanted.num_hidden_layers
+def _pretrained_weights(name: str, config: PretrainedConfig, layers: int) -> dict[str, Tensor]:
+    """Weights of the first `layers` of a backbone in float32, by name.
+
+    Raises:
+        InputError: they are damaged or incomplete, or a pickle that holds more than tensors.
+    """
+    config = copy.deepcopy(config)
+    config.num_hidden_layers = layers
 
     try:
         with _without_load_report():
             source, report = AutoModel.from_pretrained(
                 name,
-                config=source_config,
+                config=config,
                 add_pooling_layer=False,
                 dtype=torch.float32,
                 attn_implementation="sdpa",
@@ -226,11 +248,7 @@ def load_backbone(
     if report["missing_keys"]:
         raise InputError(f"The weights of {name!r} lack {sorted(report['missing_keys'])[0]}; give a whole checkpoint.")
 
-    weights = source.state_dict()
-    fitted = {key: _fit_positions(weights[key], tensor) for key, tensor in backbone.state_dict().items()}
-    backbone.load_state_dict(fitted)
-
-    return backbone
+    return source.state_dict()
 
 
 def _load_net(
