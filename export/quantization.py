@@ -17,7 +17,7 @@ Tables of embeddings and the weights of LSTMs are stored in few bits (see `table
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -59,12 +59,13 @@ class Linear:
 
 @dataclass(frozen=True)
 class Activation:
-    """The integers that stand for a tensor: `(integers - zero) * step`, or `shift + step * …` where it has a grid."""
+    """The integers that stand for a tensor: `(integers - zero) * step`, times `row_peak`, or on a `grid`."""
 
     integers: str
     zero: int
-    row_step: str | None = None
-    """The tensor of steps, [..., 1]."""
+    step: float = 1.0
+    row_peak: str | None = None
+    """The tensor of what a step is multiplied with in each row, [..., 1]."""
     grid: Grid | None = None
 
 
@@ -115,59 +116,103 @@ def quantize_products(model: ModelProto, feeds: Sequence[Feed], fused: bool, kep
     """Int8 weights and activations for every product with a constant weight (MatMul, and the Add of its bias), but for
     those whose output is `kept`."""
     linears = [linear for linear in find_linears(model) if linear.product not in kept]
-    entering: dict[str, list[Linear]] = defaultdict(list)
-    for linear in linears:
-        entering[linear.input].append(linear)
     producer = {name: node for node in model.graph.node for name in node.output}
     by_output = {linear.output: linear for linear in linears}
-    norms = [name for name in entering if name in producer and producer[name].op_type == "LayerNormalization"]
-    values = _value_projections(entering, producer, by_output, consumers(model))
-    seen = observe(model, list(entering), feeds)
-    grids = {
-        name: static_grid(
-            seen[name].low, seen[name].high, np.concatenate([linear.weight for linear in entering[name]], axis=1)
-        )
-        for name in [*norms, *values]
-        if name in seen
-    }
+    seen = observe(model, list(dict.fromkeys(linear.input for linear in linears)), feeds)
+
+    norms = _normalised(linears, producer, model)
+    values = _value_projections(linears, producer, consumers(model))
+    grids = _static_grids(linears, norms, values, seen)
+
     for name in values.keys() & grids.keys():
         linear, grid = by_output[values[name]], grids[name]
         scaled = replace(linear, weight=linear.weight / grid.step, bias=(linear.bias - grid.shift) / grid.step)
         by_output[linear.output] = scaled
+
     products = {linear.product for linear in linears}
     writer = _Writer(model, fused)
     activations: dict[str, Activation] = {}
+
+    def activation_of(source: str) -> Activation:
+        """The integers of what enters a product, written once."""
+        if source in activations:
+            return activations[source]
+
+        if source not in grids:
+            bounded_below = source in producer and producer[source].op_type in BOUNDED_BELOW
+            return writer.row_steps(source, bounded_below)
+        if source in values:
+            return writer.static_steps(source, grids[source])
+        if norms[source] != source:  # the first rows of what was normalised
+            whole = activation_of(norms[source])
+            activations.setdefault(norms[source], whole)
+            return replace(whole, integers=writer.again(producer[source], whole.integers))
+        return writer.static_steps(writer.norm_in_steps(producer[source], grids[source]), grids[source])
+
     for node in model.graph.node:
         output = node.output[0]
         if output in by_output:
             linear, source = by_output[output], by_output[output].input
-            if source not in activations and source in grids:
-                steps = source if source in values else writer.norm_in_steps(producer[source], grids[source])
-                activations[source] = writer.static_steps(steps, grids[source])
-            elif source not in activations:
-                bounded_below = source in producer and producer[source].op_type in BOUNDED_BELOW
-                activations[source] = writer.row_steps(source, linear.weight.shape[0], bounded_below)
+            activations[source] = activation_of(source)
             writer.product(linear, activations[source], seen.get(source))
         elif output not in products:
             writer.nodes.append(node)
+
     return writer.model()
 
 
+def _normalised(linears: Sequence[Linear], producer: Mapping[str, NodeProto], model: ModelProto) -> dict[str, str]:
+    """What enters products from LayerNormalization, or is a Slice of the positions of its output: that output."""
+    axes = {each.name: numpy_helper.to_array(each) for each in model.graph.initializer if list(each.dims) == [1]}
+    positions = {name for name, axis in axes.items() if axis.tolist() == [1]}
+    found = {}
+
+    for name in dict.fromkeys(linear.input for linear in linears):
+        source, node = name, producer.get(name)
+        if node is not None and node.op_type == "Slice" and positions.intersection(node.input[3:4]):
+            source, node = node.input[0], producer.get(node.input[0])
+        if node is not None and node.op_type == "LayerNormalization":
+            found[name] = source
+
+    return found
+
+
+def _static_grids(
+    linears: Sequence[Linear], norms: Mapping[str, str], values: Collection[str], seen: Mapping[str, Seen]
+) -> dict[str, Grid]:
+    """The grid of every activation that has a static one; a Slice shares that of what it cuts."""
+    weights: dict[str, list[FloatArray]] = defaultdict(list)
+    stats: dict[str, Seen] = {}
+
+    for linear in linears:
+        name = norms.get(linear.input, linear.input)
+        if (name in norms.values() or name in values) and linear.input in seen:
+            if not weights[name] or linear.input == name:
+                stats[name] = seen[linear.input]
+            weights[name].append(linear.weight)
+
+    grids = {
+        name: static_grid(stats[name].low, stats[name].high, np.concatenate(weights[name], axis=1)) for name in stats
+    }
+    return grids | {name: grids[source] for name, source in norms.items() if source in grids}
+
+
 def _value_projections(
-    entering: Mapping[str, list[Linear]],
-    producer: Mapping[str, NodeProto],
-    by_output: Mapping[str, Linear],
-    users: Mapping[str, list[NodeProto]],
+    linears: Sequence[Linear], producer: Mapping[str, NodeProto], users: Mapping[str, list[NodeProto]]
 ) -> dict[str, str]:
     """Attention outputs that enter products alone, each with the projection that makes its values, used only there."""
+    outputs = {linear.output for linear in linears}
     found = {}
-    for name, linears in entering.items():
+
+    for name, count in Counter(linear.input for linear in linears).items():
         node = producer.get(name)
-        if node is None or node.op_type != "MultiHeadAttention" or len(users[name]) != len(linears):
+        if node is None or node.op_type != "MultiHeadAttention" or len(users[name]) != count:
             continue
+
         value = node.input[2]
-        if value in by_output and len(users[value]) == 1:
+        if value in outputs and len(users[value]) == 1:
             found[name] = value
+
     return found
 
 
@@ -231,22 +276,26 @@ class _Writer(GraphWriter):
         one, zero = self.scalar(np.float32(1)), self.scalar(np.uint8(MIDDLE))
         return Activation(self.add("QuantizeLinear", [steps, one, zero], f"{steps}_uint8"), MIDDLE, grid=grid)
 
-    def row_steps(self, source: str, width: int, bounded_below: bool) -> Activation:
-        """The integers of `[..., width]` with one step a row, from its largest magnitude (its largest value where the
+    def again(self, node: NodeProto, source: str) -> str:
+        """The same operator on another tensor."""
+        return self.add(node.op_type, [source, *node.input[1:]], f"{source}_{node.op_type.lower()}")
+
+    def row_steps(self, source: str, bounded_below: bool) -> Activation:
+        """The integers of a tensor with one step a row, from its largest magnitude (its largest value where the
         smallest is known)."""
 
         def add(operator: str, inputs: Sequence[str], part: str, **attributes: Any) -> str:
             return self.add(operator, inputs, f"{source}_{part}", **attributes)
 
         zero = NEAR_BOTTOM if bounded_below else MIDDLE
-        smallest_step = LOWEST / zero if bounded_below else 1e-12
+        step = 1 / (255 - zero)
+        smallest_peak = LOWEST / zero / step if bounded_below else 1e-12 / step
         magnitude = source if bounded_below else add("Abs", [source], "magnitude")
-        peak = add("ReduceMax", [magnitude, self.constant("axis", np.array([-1]))], "peak", keepdims=1)
-        free = add("Mul", [peak, self.scalar(np.float32(1 / (255 - zero)))], "free")
-        step = add("Max", [free, self.scalar(np.float32(smallest_step))], "step")  # [..., 1]
-        steps = add("Div", [source, step], "steps")
-        result = add("QuantizeLinear", [steps, self.scalar(np.float32(1)), self.scalar(np.uint8(zero))], "uint8")
-        return Activation(result, zero, row_step=step)
+        largest = add("ReduceMax", [magnitude, self.constant("axis", np.array([-1]))], "largest", keepdims=1)
+        peak = add("Max", [largest, self.scalar(np.float32(smallest_peak))], "peak")  # [..., 1]
+        shares = add("Div", [source, peak], "shares")
+        result = add("QuantizeLinear", [shares, self.scalar(np.float32(step)), self.scalar(np.uint8(zero))], "uint8")
+        return Activation(result, zero, step, row_peak=peak)
 
     def product(self, linear: Linear, activation: Activation, seen: Seen | None = None) -> None:
         """`linear` from integers: one int8 product, then scales and bias; `seen` of its input decides the rounding."""
@@ -259,17 +308,20 @@ class _Writer(GraphWriter):
         operands = [activation.integers, self.constant(output, values)]
         scales, zero = self.constant(output, scale), self.scalar(np.uint8(activation.zero))
         added = self.constant(output, bias)
-        if self.fused and activation.row_step is None:
-            one = self.scalar(np.float32(1))
-            self.add("MatMulIntegerToFloat", [*operands, one, scales, zero, "", added], output, CONTRIB)
+        step = self.scalar(np.float32(activation.step))
+
+        if self.fused and activation.row_peak is None:
+            self.add("MatMulIntegerToFloat", [*operands, step, scales, zero, "", added], output, CONTRIB)
             return
+
         if self.fused:
-            one = self.scalar(np.float32(1))
-            scaled = self.add("MatMulIntegerToFloat", [*operands, one, scales, zero], f"{output}_scaled", CONTRIB)
+            scaled = self.add("MatMulIntegerToFloat", [*operands, step, scales, zero], f"{output}_scaled", CONTRIB)
         else:
             sums = self.add("MatMulInteger", [*operands, zero], f"{output}_int32")
             floats = self.add("Cast", [sums], f"{output}_float", to=TensorProto.FLOAT)
-            scaled = self.add("Mul", [floats, scales], f"{output}_scaled")
-        if activation.row_step is not None:
-            scaled = self.add("Mul", [scaled, activation.row_step], f"{output}_rows")
+            steps = self.constant(output, scale * np.float32(activation.step))
+            scaled = self.add("Mul", [floats, steps], f"{output}_scaled")
+
+        if activation.row_peak is not None:
+            scaled = self.add("Mul", [scaled, activation.row_peak], f"{output}_rows")
         self.add("Add", [scaled, added], output)
