@@ -15,7 +15,7 @@ import numpy as np
 
 from rekd_edge.versions import processor, versions
 
-__all__ = ["RESULTS", "in_turn", "percentiles", "write_results"]
+__all__ = ["RESULTS", "Times", "in_turn", "percentiles", "write_results"]
 
 PACKAGES = ("torch", "transformers", "onnxruntime", "optimum", "optimum-onnx", "numpy", "tokenizers")
 ISA = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
@@ -24,32 +24,43 @@ PEERS = ("openvino", "nncf", "captum", "lime")
 RESULTS = Path(__file__).parent / "results"
 
 
-def in_turn(
-    systems: Sequence[Callable[[int], Any]], repeats: int, each: Sequence[int] | None = None
-) -> list[list[float]]:
-    """Seconds of every run, one list a system: they take turns in one process, and the first place moves on each time.
+class Times(list[float]):
+    """Seconds of each run, and the `processor` time that it took on all threads of this process: what a busy machine
+    adds to the former while a run waits is no part of the latter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.processor: list[float] = []
+
+
+def in_turn(systems: Sequence[Callable[[int], Any]], repeats: int, each: Sequence[int] | None = None) -> list[Times]:
+    """Times of every run, one list a system: they take turns in one process, and the first place moves on each time.
 
     Args:
         systems: each is called with the number of the turn.
         repeats: how many turns.
         each: runs in a row at each turn; 1 by default.
     """
-    times: list[list[float]] = [[] for _ in systems]
+    times = [Times() for _ in systems]
     for turn in range(repeats):
         for place in range(len(systems)):
             index = (turn + place) % len(systems)
             for _ in range(each[index] if each else 1):
-                start = time.perf_counter()
+                start, processor = time.perf_counter(), time.process_time()
                 systems[index](turn)
+                times[index].processor.append(time.process_time() - processor)
                 times[index].append(time.perf_counter() - start)
 
     return times
 
 
 def percentiles(seconds: Sequence[float]) -> dict[str, float]:
-    """`p50_ms`, `p95_ms` and `best_ms`, the shortest: what a busy machine disturbs least."""
-    p50, p95, best = np.percentile(seconds, [50, 95, 0]) * 1000
-    return {"p50_ms": round(float(p50), 4), "p95_ms": round(float(p95), 4), "best_ms": round(float(best), 4)}
+    """`p50_ms`, `p95_ms` and `best_ms`, the shortest; `processor_ms`, the median of the processor time, where that was
+    taken."""
+    found = dict(zip(("p50_ms", "p95_ms", "best_ms"), np.percentile(seconds, [50, 95, 0]) * 1000, strict=True))
+    if isinstance(seconds, Times):
+        found["processor_ms"] = np.median(seconds.processor) * 1000
+    return {name: round(float(value), 4) for name, value in found.items()}
 
 
 def write_results(name: str, rows: list[dict[str, Any]], **more: Any) -> Path:

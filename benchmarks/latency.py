@@ -6,7 +6,8 @@
 Graphs run on ready arrays, ours with a local generator and with one of transformer layers. All systems of a geometry,
 length, batch size and thread count take turns in one process, on the same inputs: real texts cut to the length (never
 padded), or images. At each turn a system runs a few times in a row: the first finds the caches full of another system's
-weights, as on a device that does other things in between (`first_ms` is its median), the others find its own.
+weights, as on a device that does other things in between (`first_ms` is its median), the others find its own. Beside
+the median stands that of the processor time, which other processes on the machine disturb less; bars are judged by it.
 """
 
 from __future__ import annotations
@@ -134,9 +135,11 @@ def add_ratios(rows: list[dict[str, Any]]) -> None:
     optimum = row_of(rows, "optimum-classifier")
     for row in rows:
         row["ratio_to_optimum_int8"] = round(row["p50_ms"] / optimum["p50_ms"], 4)
+        row["processor_ratio_to_optimum_int8"] = round(row["processor_ms"] / optimum["processor_ms"], 4)
         say(
             "{geometry}, {tokens} tokens, batch {batch_size}, threads {threads}: {system} {generator} {precision}, "
-            "rationale {rationale_ratio:.1%}, {p50_ms:.2f} ms, {ratio_to_optimum_int8:.3f} of Optimum".format(**row)
+            "rationale {rationale_ratio:.1%}, {p50_ms:.2f} ms, {ratio_to_optimum_int8:.3f} of Optimum, of its processor "
+            "time {processor_ratio_to_optimum_int8:.3f}".format(**row)
         )
 
 
@@ -149,7 +152,8 @@ def row_of(rows: list[dict[str, Any]], system: str, generator: str | None = None
 def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Ours over the others, int8, one input at a time on one thread.
 
-    By medians, by the shortest times (`best_`), and by the first run of each turn (`first_`).
+    By medians, by processor time (`processor_`), by the shortest times (`best_`), and by the first run of each turn
+    (`first_`).
     """
     single = [row for row in rows if row["batch_size"] == row["threads"] == 1]
     found = []
@@ -168,12 +172,13 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
         for name in ("optimum", "openvino"):
             peer = row_of(at, f"{name}-classifier")
-            for kind, key in (("", "p50_ms"), ("best_", "best_ms"), ("first_", "first_ms")):
-                result[f"{kind}over_{name}_int8"] = round(ours[key] / peer[key], 3)
+            for kind in ("p50", "processor", "best", "first"):
+                before = "" if kind == "p50" else f"{kind}_"
+                result[f"{before}over_{name}_int8"] = round(ours[f"{kind}_ms"] / peer[f"{kind}_ms"], 3)
 
         bar = BARS[geometry].get(tokens) if generator == LOCAL else None
         if bar is not None:
-            result |= {"bar": bar, "passed": result["over_optimum_int8"] <= bar}
+            result |= {"bar": bar, "passed": result["processor_over_optimum_int8"] <= bar}
         found.append(result)
 
     return found
