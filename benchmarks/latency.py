@@ -138,7 +138,7 @@ def add_ratios(rows: list[dict[str, Any]]) -> None:
         row["processor_ratio_to_optimum_int8"] = round(row["processor_ms"] / optimum["processor_ms"], 4)
         say(
             "{geometry}, {tokens} tokens, batch {batch_size}, threads {threads}: {system} {generator} {precision}, "
-            "rationale {rationale_ratio:.1%}, {p50_ms:.2f} ms, {ratio_to_optimum_int8:.3f} of Optimum, of its processor "
+            "rationale {rationale_ratio:.1%}, {p50_ms:.2f} ms, {ratio_to_optimum_int8:.3f} of Optimum, processor "
             "time {processor_ratio_to_optimum_int8:.3f}".format(**row)
         )
 
