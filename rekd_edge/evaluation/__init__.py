@@ -1,5 +1,31 @@
-"""Metrics on predictions and masks, from arrays alone."""
+"""Measures of predictions and rationales, from arrays alone, so that any system's masks or scores can be judged."""
 
-from rekd_edge.evaluation.metrics import classification_metrics, rationale_agreement, rationale_ratio
+from rekd_edge.evaluation.agreement import iou_f1, rationale_agreement, rationale_auprc, token_agreement
+from rekd_edge.evaluation.classification import (
+    brier_score,
+    classification_metrics,
+    expected_calibration_error,
+    probabilities,
+)
+from rekd_edge.evaluation.faithfulness import comprehensiveness, faithfulness, flip_rate, sufficiency
+from rekd_edge.evaluation.masks import mask_overlap, rationale_ratio, rationale_shape, spans_of, top_share
 
-__all__ = ["classification_metrics", "rationale_agreement", "rationale_ratio"]
+__all__ = [
+    "brier_score",
+    "classification_metrics",
+    "comprehensiveness",
+    "expected_calibration_error",
+    "faithfulness",
+    "flip_rate",
+    "iou_f1",
+    "mask_overlap",
+    "probabilities",
+    "rationale_agreement",
+    "rationale_auprc",
+    "rationale_ratio",
+    "rationale_shape",
+    "spans_of",
+    "sufficiency",
+    "token_agreement",
+    "top_share",
+]
