@@ -2,23 +2,60 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from rekd_edge.data import DataSettings, DataSource, Examples, TextFeatures, load_data
+from rekd_edge.data import DataSettings, DataSource, Examples, load_data
+from rekd_edge.data.eraser import words_of
 from rekd_edge.data.sampling import stratified_sample
 from rekd_edge.errors import InputError
-from rekd_edge.evaluation import classification_metrics, rationale_agreement, rationale_ratio
-from rekd_edge.methods import method_of
+from rekd_edge.evaluation import (
+    brier_score,
+    classification_metrics,
+    expected_calibration_error,
+    faithfulness,
+    iou_f1,
+    probabilities,
+    rationale_agreement,
+    rationale_auprc,
+    rationale_ratio,
+    rationale_shape,
+    token_agreement,
+)
+from rekd_edge.evaluation.masks import Mask
+from rekd_edge.evaluation.words import Window, in_words, merged, windows_of, words_within
+from rekd_edge.progress import steps
+from rekd_edge.runtime.text import EncodedText, allowed_tokens
+from rekd_edge.systems import BundleSystem, Rows, RunSystem, System, TextRows, open_system
 
 if TYPE_CHECKING:
     from rekd_edge.training.inference import Masks
 
 __all__ = ["evaluate"]
+
+PART = 512
+"""Examples that are read, answered and measured together, so that memory does not grow with their number."""
+
+
+@dataclass
+class Seen:
+    """What was answered so far, in the order of the examples; a control answers several times an example."""
+
+    scores: list[NDArray[np.float64]] = field(default_factory=list)
+    labels: list[NDArray[np.int64]] = field(default_factory=list)
+    masks: list[Mask] = field(default_factory=list)
+    alone: list[NDArray[np.int64]] = field(default_factory=list)
+    """Label ids from the rationale alone, of a method that decides from more than that."""
+    pieces: list[tuple[Mask, Mask]] = field(default_factory=list)
+    """Masks and true rationales in the tokenizer's pieces."""
+    words: list[tuple[Mask, NDArray[np.float64], list[tuple[int, int]]]] = field(default_factory=list)
+    """Masks, scores and marked spans in words."""
 
 
 def evaluate(
@@ -28,6 +65,9 @@ def evaluate(
     split: str = "test",
     limit: int | None = None,
     masks: Masks = "deterministic",
+    *,
+    windows: bool = False,
+    faithful: bool = False,
 ) -> dict[str, Any]:
     """Measure a run or a bundle on one split.
 
@@ -39,109 +79,183 @@ def evaluate(
         limit: at most so many examples, a stratified sample.
         masks: of a run: `deterministic`, as on the device, or `sampled` once an example from the uncalibrated margins,
             as the published code of arXiv 2601.22531 evaluates.
+        windows: read texts longer than the model's `max_length` in overlapping windows, with one answer a text: the
+            mean of the windows' probabilities.
+        faithful: measure sufficiency and comprehensiveness too, which takes twelve passes of the predictor.
 
     Returns:
-        `n`, `accuracy`, `macro_f1`, `rationale_ratio`, and where the true rationale is known its precision,
-        recall and F1 (`rationale_f1`). `rationale_accuracy` is that from the rationale alone, of a method that decides
-        from more than that.
+        `n`, `accuracy`, `macro_f1`, `ece`, `brier`, `rationale_ratio`, and the shape of the rationales (`ratio_sd`,
+        `spans`, `span_length`, `contiguity`). Where the true rationale is known the agreement with it, in the
+        tokenizer's pieces (`rationale_precision`, …) and in whitespace words (`token_f1`, `iou_f1`, `auprc`, …). With
+        `faithful` the figures of `evaluation.faithfulness`. Of a method that decides from more than its rationale
+        `rationale_accuracy`, from that alone. docs/evaluation.md spells out the conventions.
 
     Raises:
         InputError: neither run nor bundle, data of another modality or label set, or sampled masks of something that
             samples none.
     """
-    is_bundle = (path / "manifest.json").is_file()
-    if not is_bundle and not (path / "config.json").is_file():
-        raise InputError(f"{path} is neither a run nor a bundle; give a folder that train or export wrote.")
-    if is_bundle and masks == "sampled":
+    if masks == "sampled" and (path / "manifest.json").is_file():
         raise InputError("A bundle's masks are deterministic; give a run, or leave --masks out.")
 
-    data, examples = _load(spec, settings or DataSettings(), split, limit)
-    predicted, shown, labels, tokenizer, alone = (
-        _bundle(path, data, examples) if is_bundle else _run(path, data, examples, masks)
-    )
+    data, examples = _examples(spec, settings or DataSettings(), split, limit)
+    system = open_system(path, data)
+    if windows and data.task != "text":
+        raise InputError("--windows reads long texts; leave it out for images.")
 
-    report: dict[str, Any] = {
-        "n": len(examples),
-        **classification_metrics(predicted, labels),
-        "rationale_ratio": rationale_ratio(shown),
-    }
+    seen = Seen()
+    with steps("evaluate") as step:
+        for start in range(0, len(examples), PART):
+            step(start, len(examples), "answering")
+            part = examples.select(range(start, min(start + PART, len(examples))))
+            if windows:
+                _answer_in_windows(system, part, seen)
+            else:
+                _answer(system, part, seen, masks)
 
-    if alone is not None:
-        report["rationale_accuracy"] = float(np.mean(alone == labels))
-
-    if examples.rationale_spans is not None and tokenizer is not None:
-        texts = TextFeatures(examples, tokenizer)
-        truth = [texts.true_rationale(i)[texts.features[i]] for i in range(len(texts))]
-        report |= rationale_agreement(shown, truth)
+    report = _report(len(examples), seen)
+    if faithful:
+        report |= _faithfulness(system, examples)
 
     return report
 
 
-def _load(spec: str, settings: DataSettings, split: str, limit: int | None) -> tuple[DataSource, Examples]:
-    """The data, and the examples of a split, of which at most `limit` are read where that can be."""
+def _examples(spec: str, settings: DataSettings, split: str, limit: int | None) -> tuple[DataSource, Examples]:
     if limit is not None and split != "all":
         settings = replace(settings, train_limit=limit, eval_limit=limit, test_limit=limit)
 
     data = load_data(spec, settings)
     examples = data.split(split)
-
     if limit is not None:
         examples = examples.select(stratified_sample(examples.labels, limit, settings.split_seed))
 
     return data, examples
 
 
-Predicted = tuple[np.ndarray, list[np.ndarray], np.ndarray, Tokenizer | None, np.ndarray | None]
-"""Predicted label ids, masks, true label ids, what read the texts (None for images, and for controls, which are
-measured on several random masks an example), and label ids predicted from the rationale alone, where that differs."""
+def _answer(system: System, examples: Examples, seen: Seen, masks: Masks) -> None:
+    """Ask a system about a part of the examples, and keep what is measured."""
+    rows = system.encode(examples.inputs)
+    answers = system.answer(rows, masks)
+
+    seen.scores.append(probabilities(answers.logits))
+    seen.labels.append(examples.labels[answers.rows])
+    seen.masks += answers.masks
+    if answers.alone is not None:
+        seen.alone.append(answers.alone.argmax(axis=1))
+
+    if examples.rationale_spans is None or not isinstance(rows, TextRows) or len(answers.rows) != len(examples):
+        return  # no one knows the true rationale, or it is a control's several random masks
+
+    for text, row, mask, margins, spans in zip(
+        examples.inputs, rows.encoded, answers.masks, answers.margins, examples.rationale_spans, strict=True
+    ):
+        offsets, words = _feature_offsets(row), words_of(str(text))
+        seen.pieces.append((mask, _overlaps(offsets, spans)))
+        seen.words.append((*in_words(words, offsets, mask, margins), words_within(words, spans)))
 
 
-def _run(path: Path, data: DataSource, examples: Examples, masks: Masks) -> Predicted:
-    import torch
+def _answer_in_windows(system: RunSystem | BundleSystem, examples: Examples, seen: Seen) -> None:
+    """The same of texts that are read whole: one answer a text, with its mask in words."""
+    assert system.tokenizer is not None
+    texts = [str(text) for text in examples.inputs]
+    cut = [_windows(system.tokenizer, text) for text in texts]
+    rows = system.encode(
+        [text[each.start : each.end] for text, parts in zip(texts, cut, strict=True) for each in parts]
+    )
+    assert isinstance(rows, TextRows)
+    answers = system.answer(rows)
+    scores = probabilities(answers.logits)
+    spans = examples.rationale_spans or [[] for _ in texts]
+    end = 0
 
-    from rekd_edge.modeling import RationaleModel
-    from rekd_edge.training.configuration import unused_by
-    from rekd_edge.training.inference import batches, predict
-    from rekd_edge.training.preparation import preprocessing_of_run
+    for text, parts, marked in zip(texts, cut, spans, strict=True):
+        start, end = end, end + len(parts)
+        seen.scores.append(scores[start:end].mean(axis=0, keepdims=True))
+        words, of_windows = words_of(text), []
 
-    model = RationaleModel.from_pretrained(path).to("cuda" if torch.cuda.is_available() else "cpu")
-    config = model.config
-    _check(path, config.task, config.labels, data)
+        for each, row in zip(parts, range(start, end), strict=True):
+            offsets = [(a + each.start, b + each.start) for a, b in _feature_offsets(rows.encoded[row])]
+            of_windows.append(
+                in_words(words[each.first : each.last], offsets, answers.masks[row], answers.margins[row])
+            )
 
-    if masks == "sampled" and "dev_masks" in unused_by(config.method):
-        raise InputError(f"{config.method} samples no masks when it is evaluated; leave --masks out.")
+        mask, values = merged(parts, [each[0] for each in of_windows], [each[1] for each in of_windows])
+        seen.masks.append(mask[: len(words)])
+        if examples.rationale_spans is not None:
+            seen.words.append((mask[: len(words)], values[: len(words)], words_within(words, marked)))
 
-    preprocessing = preprocessing_of_run(path, config)
-    loader = batches(preprocessing.features(examples), preprocessing.collator(), 64)
-    result = predict(model, loader, masks=masks)
-    tokenizer = None if method_of(config.method).is_control else preprocessing.tokenizer
-    alone = None if result.rationale_logits is None else result.rationale_logits.argmax(axis=1)
-
-    return result.logits.argmax(axis=1), result.masks, result.labels, tokenizer, alone
-
-
-def _bundle(path: Path, data: DataSource, examples: Examples) -> Predicted:
-    from rekd_edge.runtime import Rationalizer
-
-    rationalizer = Rationalizer.load(path)
-    manifest = rationalizer.manifest
-    _check(path, "image" if manifest.text is None else "text", list(manifest.labels), data)
-    rows = rationalizer.predict_rows(examples.inputs)
-    alone = None
-
-    if rows.scores is not None:
-        texts = [str(text) for text in examples.inputs]
-        alone = rationalizer.logits_from_rationales(texts, rows.masks).argmax(axis=1)
-
-    return rows.logits.argmax(axis=1), rows.masks, examples.labels, rationalizer.tokenizer, alone
+    seen.labels.append(examples.labels)
 
 
-def _check(path: Path, task: str, labels: list[str], data: DataSource) -> None:
-    if task != data.task:
-        raise InputError(f"{path} reads {task}, the data is {data.task}; choose data of its kind.")
+def _windows(tokenizer: Tokenizer, text: str) -> list[Window]:
+    """The windows of a text; one of no words where it has none."""
+    words = words_of(text)
+    longest = allowed_tokens(tokenizer) - tokenizer.num_special_tokens_to_add(False)
+    if not words:
+        return [Window(0, 0, 0, 0)]
 
-    if labels != list(data.label_names):
-        raise InputError(
-            f"{path} knows {len(labels)} labels ({', '.join(labels[:3])}, …), the data has {len(data.label_names)} "
-            f"({', '.join(data.label_names[:3])}, …); evaluate on data with the same labels."
-        )
+    pieces = np.array(
+        [
+            max(1, len(each.ids))
+            for each in tokenizer.encode_batch([text[a:b] for a, b in words], add_special_tokens=False)
+        ]
+    )
+    return windows_of(words, pieces, longest)
+
+
+def _report(count: int, seen: Seen) -> dict[str, Any]:
+    """The figures of everything that was seen."""
+    scores, labels = np.concatenate(seen.scores), np.concatenate(seen.labels)
+    report: dict[str, Any] = {
+        "n": count,
+        **classification_metrics(scores.argmax(axis=1), labels),
+        "ece": expected_calibration_error(scores, labels),
+        "brier": brier_score(scores, labels),
+        "rationale_ratio": rationale_ratio(seen.masks),
+        **rationale_shape(seen.masks),
+    }
+
+    if seen.alone:
+        report["rationale_accuracy"] = float(np.mean(np.concatenate(seen.alone) == labels))
+    if seen.pieces:
+        report |= rationale_agreement(*zip(*seen.pieces, strict=True))
+    if seen.words:
+        masks, values, spans = zip(*seen.words, strict=True)
+        truth = [_marked(len(mask), marked) for mask, marked in zip(masks, spans, strict=True)]
+        report |= token_agreement(masks, truth)
+        report |= {"iou_f1": iou_f1(masks, spans), "auprc": rationale_auprc(values, truth)}
+
+    return report
+
+
+def _faithfulness(system: System, examples: Examples) -> dict[str, float]:
+    """Sufficiency, comprehensiveness and flips, over parts of the examples."""
+    sums: dict[str, float] = {}
+    with steps("evaluate") as step:
+        for start in range(0, len(examples), PART):
+            step(start, len(examples), "taking rationales away")
+            rows = system.encode(examples.select(range(start, min(start + PART, len(examples)))).inputs)
+            answers = system.answer(rows)
+
+            def classify(masks: Sequence[Mask], rows: Rows = rows) -> NDArray[np.float64]:
+                return probabilities(system.classify(rows, masks))
+
+            for name, value in faithfulness(classify, answers.masks, answers.margins).items():
+                sums[name] = sums.get(name, 0.0) + value * len(rows) / len(examples)
+
+    return sums
+
+
+def _feature_offsets(row: EncodedText) -> list[tuple[int, int]]:
+    return [offset for offset, feature in zip(row.offsets, row.feature, strict=True) if feature]
+
+
+def _overlaps(offsets: list[tuple[int, int]], spans: list[tuple[int, int]]) -> Mask:
+    """Which pieces overlap one of the spans."""
+    return np.array([any(start < end and stop > begin for begin, end in spans) for start, stop in offsets], dtype=bool)
+
+
+def _marked(words: int, spans: list[tuple[int, int]]) -> Mask:
+    mask = np.zeros(words, dtype=bool)
+    for first, last in spans:
+        mask[first:last] = True
+    return mask

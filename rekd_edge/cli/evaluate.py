@@ -21,13 +21,19 @@ def evaluate(
     masks: Annotated[
         MaskKind, typer.Option(help="Of a run: as on the device, or sampled as in training.")
     ] = MaskKind.DETERMINISTIC,
+    windows: Annotated[bool, typer.Option("--windows", help="Read long texts whole, in overlapping windows.")] = False,
+    faithful: Annotated[
+        bool, typer.Option("--faithfulness", help="Sufficiency and comprehensiveness too (twelve more passes).")
+    ] = False,
     settings: Settings = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Measure accuracy and rationale ratio on a split."""
     from rekd_edge.evaluate import evaluate as evaluate_path
 
-    report = evaluate_path(path, data, data_settings(settings), split, limit, masks.value)
+    report = evaluate_path(
+        path, data, data_settings(settings), split, limit, masks.value, windows=windows, faithful=faithful
+    )
 
     if as_json:
         print_json(report)

@@ -11,6 +11,7 @@ import numpy as np
 
 from rekd_edge.data.columns import source_from_tables
 from rekd_edge.data.digits import digits
+from rekd_edge.data.eraser import eraser
 from rekd_edge.data.examples import DataSource, Examples
 from rekd_edge.data.planted import planted
 from rekd_edge.data.sampling import stratified_sample, stratified_split
@@ -23,6 +24,7 @@ from rekd_edge.settings import shown
 __all__ = ["load_data"]
 
 BUILTIN: dict[str, Callable[[int], DataSource]] = {"builtin:digits": digits, "builtin:planted": planted}
+ERASER = "eraser:"
 SPLITS = ("train", "validation", "test")
 HUB_NAMES = ("imdb", "cifar10", "cifar100")
 
@@ -33,7 +35,7 @@ def load_data(spec: str, settings: DataSettings) -> DataSource:
     Args:
         spec: `imdb`, `cifar10`, `cifar100` or another `owner/name` on the Hub; a folder of
             `{train,validation,test}.{parquet,csv,jsonl}` or of images; a single such file, which is split in three;
-            `builtin:digits` or `builtin:planted`.
+            `eraser:FOLDER`; `builtin:digits` or `builtin:planted`.
         settings: columns, limits and seed.
 
     Raises:
@@ -55,6 +57,9 @@ def load_data(spec: str, settings: DataSettings) -> DataSource:
 def _load(spec: str, settings: DataSettings) -> DataSource:
     if spec in BUILTIN:
         return BUILTIN[spec](settings.split_seed)
+
+    if spec.startswith(ERASER):
+        return eraser(Path(spec.removeprefix(ERASER)).expanduser())
 
     place = Path(spec).expanduser()
     if spec and place.is_dir():

@@ -26,9 +26,7 @@ def probabilities(logits: NDArray[np.floating]) -> NDArray[np.float64]:
     return powers / powers.sum(axis=-1, keepdims=True)
 
 
-def expected_calibration_error(
-    scores: NDArray[np.floating], labels: NDArray[np.integer], bins: int = BINS
-) -> float:
+def expected_calibration_error(scores: NDArray[np.floating], labels: NDArray[np.integer], bins: int = BINS) -> float:
     """Mean distance between confidence and accuracy over confidence bins, weighted by their examples.
 
     Equation 3 of Guo et al. (https://arxiv.org/abs/1706.04599); the bins are (0, 1/bins], …, (1 − 1/bins, 1].
@@ -48,7 +46,7 @@ def expected_calibration_error(
 def brier_score(scores: NDArray[np.floating], labels: NDArray[np.integer]) -> float:
     """Mean over the examples of the squared distance between probabilities [examples, classes] and the one-hot label.
 
-    Brier's own sum over all classes (1950): from 0 to 2, and for two classes twice what scikit-learn's binary form gives.
+    Brier's own sum over all classes (1950): from 0 to 2, and for two classes twice scikit-learn's binary form.
     """
     one_hot = np.eye(scores.shape[1])[labels]
     return float(((scores - one_hot) ** 2).sum(axis=1).mean())

@@ -1,7 +1,7 @@
 """Faithfulness: does the decision rest on the rationale?
 
-Sufficiency and comprehensiveness of ERASER (https://arxiv.org/abs/1911.03429, section 4.2) from probabilities alone, so that
-any system that can be asked about a part of its input can be judged.
+Sufficiency and comprehensiveness of ERASER (https://arxiv.org/abs/1911.03429, section 4.2) from probabilities alone, so
+that any system that can be asked about a part of its input can be judged.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def sufficiency(whole: Scores, rationale: Scores) -> NDArray[np.float64]:
 
 
 def comprehensiveness(whole: Scores, rest: Scores) -> NDArray[np.float64]:
-    """p(ŷ | x) − p(ŷ | x without r) of each example [examples], ŷ being the decision on the whole input; large is good."""
+    """p(ŷ | x) − p(ŷ | x without r) of each example [examples], ŷ as in `sufficiency`; large is good."""
     return _loss_of_confidence(whole, rest)
 
 

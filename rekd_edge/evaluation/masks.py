@@ -1,4 +1,4 @@
-"""What rationales look like: their share of the input, how much it varies, in how many pieces they come, how stable they are."""
+"""What rationales look like: their share of the input and how it varies, how many spans, how stable."""
 
 from __future__ import annotations
 

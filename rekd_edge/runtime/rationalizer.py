@@ -207,6 +207,16 @@ class Rationalizer:
 
             return rows
 
+    def predict_encoded(self, encoded: Sequence[EncodedText], *, batch_size: int = 32) -> PredictedRows:
+        """Predict texts that `encode` gave, or changed ones of their kind, into arrays.
+
+        Raises:
+            FailureError: the graph cannot be run, or returned numbers that are not finite.
+        """
+        with at_border("The prediction failed"):
+            check_batch_size(batch_size)
+            return self._run_texts(encoded, batch_size)
+
     def logits_from_rationales(
         self, texts: Sequence[str], masks: Sequence[NDArray[np.bool_]], *, batch_size: int = 32
     ) -> NDArray[np.float32]:

@@ -50,7 +50,9 @@ def test_aopc_is_the_mean_over_sizes() -> None:
     assert figures["sufficiency"] == 0.0
 
 
-@pytest.mark.parametrize(("share", "kept"), [(0.01, "..x.."), (0.2, "..x.."), (0.21, "x.x.."), (0.5, "xxx.."), (1, "xxxxx")])
+@pytest.mark.parametrize(
+    ("share", "kept"), [(0.01, "..x.."), (0.2, "..x.."), (0.21, "x.x.."), (0.5, "xxx.."), (1, "xxxxx")]
+)
 def test_the_best_share_is_rounded_up_and_takes_the_first_of_a_tie(share: float, kept: str) -> None:
     scores = np.array([2.0, 2.0, 5.0, 1.0, -1.0])
     assert "".join("x" if seen else "." for seen in top_share(scores, share)) == kept

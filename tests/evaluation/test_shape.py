@@ -58,7 +58,7 @@ def test_brier_of_three_classes_by_hand() -> None:
 
 
 def test_calibration_error_by_hand() -> None:
-    # two bins: (0, .5] is empty of two classes' confidences but the even one; (.5, 1] holds .9 right, .7 wrong, .8 right
+    # two bins: (0, .5] holds the even one, (.5, 1] holds .9 (right), .7 (wrong) and .8 (right)
     scores = np.array([[0.1, 0.9], [0.7, 0.3], [0.8, 0.2], [0.5, 0.5]])
     labels = np.array([1, 1, 0, 0])
     expected = abs((1 - 0.9) + (0 - 0.7) + (1 - 0.8)) / 4 + abs(1 - 0.5) / 4
