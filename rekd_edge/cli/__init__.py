@@ -1,6 +1,20 @@
 """The command line: a file for each verb. Heavy imports happen inside the verb that needs them."""
 
-from rekd_edge.cli import bench, demo, evaluate, export, inspect, predict, sign, sweep, train, web
+from rekd_edge.cli import audit, bench, demo, evaluate, export, inspect, predict, sign, sweep, train, web
 from rekd_edge.cli.application import app, main
 
-__all__ = ["app", "bench", "demo", "evaluate", "export", "inspect", "main", "predict", "sign", "sweep", "train", "web"]
+__all__ = [
+    "app",
+    "audit",
+    "bench",
+    "demo",
+    "evaluate",
+    "export",
+    "inspect",
+    "main",
+    "predict",
+    "sign",
+    "sweep",
+    "train",
+    "web",
+]

@@ -25,7 +25,20 @@ class _CutOffError(Exception):
         self.reason = reason
 
 
-VERBS = ("demo", "train", "sweep", "export", "predict", "evaluate", "bench", "inspect", "sign", "verify", "web")
+VERBS = (
+    "demo",
+    "train",
+    "sweep",
+    "export",
+    "predict",
+    "evaluate",
+    "audit",
+    "bench",
+    "inspect",
+    "sign",
+    "verify",
+    "web",
+)
 """In the order of the work, which is that of the help."""
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rekd_edge.terminal import in_one_line, printable
+
+if TYPE_CHECKING:
+    from rekd_edge.audit import Finding
 
 
 def print_json(document: Any) -> None:
@@ -74,6 +77,24 @@ def _in_words(value: Any) -> str:
         return ", ".join(map(_in_words, value))
 
     return str(value)
+
+
+def print_findings(findings: Sequence[Finding]) -> None:
+    """The verdicts of an audit as one table."""
+    from rich import box
+    from rich.table import Table
+
+    from rekd_edge.progress import SafeConsole
+
+    terminal = SafeConsole(highlight=False)
+    if not terminal.is_terminal:
+        terminal = SafeConsole(highlight=False, width=1000)
+
+    table = Table("check", "verdict", "reason", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for finding in findings:
+        table.add_row(finding.check, finding.verdict, printable(finding.reason))
+
+    terminal.print(table)
 
 
 def print_figures(figures: dict[str, Any], indent: str = "  ") -> None:

@@ -60,7 +60,7 @@ def bootstrap_interval(
         columns,
         statistic,
         paired=len(columns) > 1,
-        vectorized=False,
+        vectorized=statistic is np.mean,
         n_resamples=resamples,
         confidence_level=level,
         method="percentile",

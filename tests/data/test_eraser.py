@@ -79,7 +79,7 @@ def test_evidence_in_several_documents_is_refused(folder: Path) -> None:
 @pytest.mark.parametrize("content", ["", "\n", "{", "[]", "\xff"])
 def test_files_that_are_no_annotations(folder: Path, content: str) -> None:
     (folder / "train.jsonl").write_bytes(content.encode("latin-1"))
-    with pytest.raises(InputError, match="train.jsonl"):
+    with pytest.raises(InputError, match=r"train\.jsonl"):
         load_data(f"eraser:{folder}", DataSettings())
 
 
