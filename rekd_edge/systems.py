@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rekd_edge.errors import InputError
 from rekd_edge.methods import Method, method_of
 from rekd_edge.runtime.image import image_pixels, load_image, normalise
-from rekd_edge.runtime.text import EncodedText, encode_texts, pad_ids, special_token_ids
+from rekd_edge.runtime.text import EncodedText, encode_texts, pad_ids
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -34,8 +34,6 @@ class TextRows:
     """Tokenised texts, as a system reads them."""
 
     encoded: list[EncodedText]
-    special_ids: tuple[int, ...]
-    """What the tokenizer adds to every text."""
     blank_id: int
     """A token without content: [UNK], or the padding."""
 
@@ -128,13 +126,27 @@ class Answers:
 class System(Protocol):
     """Something that selects and decides."""
 
-    name: str
-    task: str
-    labels: list[str]
-    whole_input: bool
-    """Whether it decides from more than its rationale."""
+    @property
+    def name(self) -> str:
+        """What to call it."""
+        ...
 
-    def encode(self, inputs: Sequence[Any]) -> Rows:
+    @property
+    def task(self) -> str:
+        """`text` or `image`."""
+        ...
+
+    @property
+    def labels(self) -> list[str]:
+        """Its labels, by label id."""
+        ...
+
+    @property
+    def whole_input(self) -> bool:
+        """Whether it decides from more than its rationale."""
+        ...
+
+    def encode(self, inputs: Iterable[Any]) -> Rows:
         """Texts or images as it reads them."""
         ...
 
@@ -169,7 +181,7 @@ class RunSystem:
         """What reads its texts."""
         return self.preprocessing.tokenizer
 
-    def encode(self, inputs: Sequence[Any]) -> Rows:
+    def encode(self, inputs: Iterable[Any]) -> Rows:
         """Texts or images as the run reads them."""
         if self.tokenizer is not None:
             return _text_rows(self.tokenizer, inputs, self.config.pad_token_id)
@@ -260,7 +272,7 @@ class BundleSystem:
         """What reads its texts."""
         return self.rationalizer.tokenizer
 
-    def encode(self, inputs: Sequence[Any]) -> Rows:
+    def encode(self, inputs: Iterable[Any]) -> Rows:
         """Texts or images as the bundle reads them."""
         manifest = self.rationalizer.manifest
         if self.tokenizer is not None:
@@ -361,11 +373,6 @@ def check_fits(system: System, data: DataSource) -> None:
         )
 
 
-def _text_rows(tokenizer: Tokenizer, texts: Sequence[Any], padding: int | None) -> TextRows:
-    special = special_token_ids(tokenizer)
+def _text_rows(tokenizer: Tokenizer, texts: Iterable[str], padding: int | None) -> TextRows:
     unknown = next((found for token in ("[UNK]", "<unk>") if (found := tokenizer.token_to_id(token)) is not None), None)
-    return TextRows(
-        encode_texts(tokenizer, cast("Sequence[str]", texts)),
-        tuple(special),
-        padding or 0 if unknown is None else unknown,
-    )
+    return TextRows(encode_texts(tokenizer, list(texts)), padding or 0 if unknown is None else unknown)

@@ -35,7 +35,7 @@ def texts(count: int, seed: int) -> tuple[TextRows, NDArray[np.int64]]:
         words = [*rng.choice(WORDS[9:], rng.integers(12, 30)), "the", "a", *rng.choice(CUES[label], 2)]
         encoded.append(text_of([str(word) for word in rng.permutation(words)]))
 
-    return TextRows(encoded, (0, 1), ID["[UNK]"]), labels
+    return TextRows(encoded, ID["[UNK]"]), labels
 
 
 def text_of(words: list[str]) -> EncodedText:
