@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from rekd_edge.data import DataSettings, DataSource, Examples, TextFeatures, load_data
 from rekd_edge.errors import FailureError, InputError
 from rekd_edge.export.card import model_card
+from rekd_edge.export.drift import measure_near_ties
 from rekd_edge.export.graph import export_graph, graph_io
 from rekd_edge.export.parity import (
     LOGIT_TOLERANCE,
@@ -147,6 +148,7 @@ def export_bundle(
             )
         if preprocessing.tokenizer is not None:
             neutral_tokenizer(preprocessing.tokenizer).save(str(staging / LAYOUT.tokenizer))
+        near_ties = measure_near_ties(final, sample.feeds, precision == "fp32" or model.generator_in_float)
         target_check, failed = check_target(final, staging, target)
         failures += failed
         step(4, 4)
@@ -174,6 +176,7 @@ def export_bundle(
             "parity": {"inputs": sample.source, **parity},
             "quantization": quantization,
             "invariance": invariant,
+            "near_ties": near_ties.to_dict(),
             "time_shares": stage_shares(graph, sample.feeds[:TIMED_ROWS], threads=1),
             "calibration": {"margin_bias": config.margin_bias, "rows": len(sample.calibration)},
             "metrics": RunFolder(run).read_metrics(),

@@ -31,6 +31,13 @@ def model_card(manifest: dict[str, Any], training: dict[str, Any]) -> str:
         ("Mask positions that differ from the trained model", f"{parity['mask_differences']} of {parity['positions']}"),
         ("Largest difference of logits", f"{parity['largest_logit_difference']:.1e}"),
     ]
+    band = manifest["near_ties"]
+    rows.append(
+        (
+            f"Features within {band['width']:.1e} of a tie, which another runtime may select otherwise",
+            f"{band['within']} of {band['features']}",
+        )
+    )
     if manifest["quantization"]:
         rows.append(("Features on which int8 and fp32 masks agree", _share(manifest["quantization"]["mask_agreement"])))
         rows.append(("Labels on which int8 and fp32 agree", _share(manifest["quantization"]["label_agreement"])))

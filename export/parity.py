@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rekd_edge.modeling import RationaleModel
 from rekd_edge.runtime.session import open_session
 
-__all__ = ["Agreement", "Answers", "agreement", "graph_answers", "invariance", "torch_answers"]
+__all__ = ["Agreement", "Answers", "agreement", "graph_answers", "invariance", "near_ties", "torch_answers"]
 
 LOGIT_TOLERANCE = 1e-4
 """Also of `rationale_scores`."""
@@ -102,7 +102,7 @@ def agreement(reference: Answers, other: Answers) -> Agreement:
         features += int((margin > np.finfo(np.float32).min).sum())
         unequal = a != b
         if unequal.any():
-            tied = _near_ties(margin)
+            tied = near_ties(margin)
             near += int((unequal & tied).sum())
             differing += int((unequal & ~tied).sum())
         else:
@@ -159,13 +159,14 @@ def _reordered(answers: Answers, order: list[int]) -> Answers:
     return Answers(answers.logits[order], [answers.margins[i] for i in order], [answers.masks[i] for i in order])
 
 
-def _near_ties(margin: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Positions too close to the threshold, or to being the fallback, to be told apart: bool [positions]."""
-    tied = np.abs(margin) <= NEAR_TIE
+def near_ties(margin: NDArray[np.float32], width: float = NEAR_TIE) -> NDArray[np.bool_]:
+    """Positions of a row too close to the threshold, or to being the fallback, to be told apart: bool [positions]."""
+    tied = np.abs(margin) <= width
     if len(margin) > 1 and not (margin > 0).any():
         best = np.sort(margin)[::-1]
-        if best[0] - best[1] <= NEAR_TIE:
+        if best[0] - best[1] <= width:
             tied = tied | (margin >= best[1])
+
     return tied
 
 

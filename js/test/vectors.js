@@ -35,10 +35,12 @@ export async function decoded(name) {
 }
 
 /**
- * How far margins may drift from those in the vectors: what the manifest states, or 1e-5 where it computes in float.
+ * How far margins may drift from those in the vectors.
  *
  * @param {import("../src/index.js").Manifest} manifest
  */
 export function bandOf(manifest) {
-  return manifest.near_ties?.width ?? (manifest.precision === "int8" ? 1e-2 : 1e-5);
+  const { near_ties: band } = manifest;
+  if (!band) throw new Error("the vectors' manifests state their band of near-ties");
+  return band.width;
 }
