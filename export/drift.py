@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,6 +29,8 @@ RELATIVE = 2.0**-22
 GRAPHS = 3
 ROWS = 200
 FATAL = 4
+LOWEST = np.finfo(np.float32).min
+"""The margin of what is no feature."""
 
 Margins = list[NDArray[np.float32]]
 
@@ -66,13 +67,12 @@ def measure_near_ties(model: ModelProto, feeds: Sequence[Feed], in_float: bool) 
     measured = max(_largest_drift(margins, _margins(disturbed(model, seed), rows)) for seed in range(GRAPHS))
     width = NEAR_TIE if in_float else max(NEAR_TIE, _rounded_up(measured))
 
-    lowest = np.finfo(np.float32).min
     return NearTies(
         width=width,
         measured=measured,
         rows=len(rows),
-        features=sum(int((margin > lowest).sum()) for margin in margins),
-        within=sum(int((near_ties(margin, width) & (margin > lowest)).sum()) for margin in margins),
+        features=sum(int((margin > LOWEST).sum()) for margin in margins),
+        within=sum(int((near_ties(margin, width) & (margin > LOWEST)).sum()) for margin in margins),
     )
 
 
@@ -100,8 +100,10 @@ def _margins(model: ModelProto, feeds: Sequence[Feed]) -> Margins:
     return [session.run([MARGIN], feed)[0][0] for feed in feeds]
 
 
-def _largest_drift(one: Margins, other: Margins) -> float:
-    return max((float(np.abs(a - b).max(initial=0.0)) for a, b in zip(one, other, strict=True)), default=0.0)
+def _largest_drift(reference: Margins, other: Margins) -> float:
+    """Over all features."""
+    drifts = (np.abs(a - b)[a > LOWEST] for a, b in zip(reference, other, strict=True))
+    return max((float(drift.max(initial=0.0)) for drift in drifts), default=0.0)
 
 
 def _rounded_up(value: float) -> float:
