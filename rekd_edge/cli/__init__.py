@@ -1,6 +1,6 @@
 """The command line: a file for each verb. Heavy imports happen inside the verb that needs them."""
 
-from rekd_edge.cli import audit, bench, demo, evaluate, export, inspect, predict, sign, sweep, train, web
+from rekd_edge.cli import audit, bench, demo, evaluate, export, inspect, predict, sign, sweep, train, verify_record, web
 from rekd_edge.cli.application import app, main
 
 __all__ = [
@@ -16,5 +16,6 @@ __all__ = [
     "sign",
     "sweep",
     "train",
+    "verify_record",
     "web",
 ]

@@ -37,6 +37,7 @@ VERBS = (
     "inspect",
     "sign",
     "verify",
+    "verify-record",
     "web",
 )
 """In the order of the work, which is that of the help."""

@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 
 from rekd_edge.cli.application import app
 from rekd_edge.cli.options import BundlePath, Engine, JsonFlag, TrustedKeys
-from rekd_edge.cli.printing import print_json, show_prediction
+from rekd_edge.cli.printing import print_json, say_line, show_prediction
 from rekd_edge.engines import EngineSettings
 from rekd_edge.errors import InputError
 from rekd_edge.process import goes_on
+
+if TYPE_CHECKING:
+    from rekd_edge.runtime import Rationalizer
 
 PREDICT_CHUNK = 64
 LONGEST_LINE = 2**24  # bytes of a text on standard input
@@ -38,14 +42,22 @@ def predict(
     workers: Annotated[int | None, typer.Option(help="Processes; as many as there are processors by default.")] = None,
     address: Annotated[str | None, typer.Option(help="A Ray cluster; this machine by default.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads of each worker; 1 by default.")] = None,
+    record: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Append every decision to a log that verify-record can check.")
+    ] = None,
+    record_inputs: Annotated[bool, typer.Option(help="Write texts into the log, not only their hashes.")] = False,
+    abstain_below: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Give no label where its probability is lower.")
+    ] = None,
     trusted_key: TrustedKeys = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Label texts or images and show the words or patches that the label rests on."""
     if folder is not None:
-        if inputs or png is not None or svg is not None or output is None:
+        if inputs or output is None or any(given is not None for given in (png, svg, record, abstain_below)):
             raise InputError(
-                "--input takes --output FOLDER for the results, and neither INPUT nor --png or --svg beside it."
+                "--input takes --output FOLDER for the results, and neither INPUT nor --png, --svg, --record or "
+                "--abstain-below beside it."
             )
 
         if trusted_key:
@@ -82,23 +94,47 @@ def predict(
     if svg is not None and (rationalizer.manifest.image is not None or len(inputs) != 1):
         raise InputError("--svg draws the rationale of one text; give one text and a text bundle.")
 
+    if record_inputs and record is None:
+        raise InputError("--record-inputs goes with --record FILE; give that too.")
+
     rows = chain.from_iterable(_lines(sys.stdin.buffer) if given == "-" else [given] for given in inputs)
-    for chunk in _chunks(rows):
-        for source, prediction in zip(chunk, rationalizer(chunk), strict=True):
-            if png is not None:
-                from rekd_edge.runtime.display import rationale_png
+    with _log(record, rationalizer, bundle, record_inputs) as log:
+        for chunk in _chunks(rows):
+            predictions = rationalizer(chunk) if log is None else log.predict(chunk)
+            for source, prediction in zip(chunk, predictions, strict=True):
+                _draw(source, prediction, png, svg)
+                unsure = abstain_below is not None and max(prediction.scores.values()) < abstain_below
 
-                rationale_png(source, prediction, png)
+                if as_json:
+                    document = prediction.to_dict() | ({} if abstain_below is None else {"abstained": unsure})
+                    print(json.dumps(document), flush=True)
+                else:
+                    if unsure:
+                        say_line(f"I don't know: no label has a probability of {abstain_below}. The likeliest is")
+                    show_prediction(source, prediction)
 
-            if svg is not None:
-                from rekd_edge.runtime.display import rationale_svg
 
-                rationale_svg(source, prediction, svg)
+def _log(path: Path | None, rationalizer: Rationalizer, bundle: Path, keep_inputs: bool) -> AbstractContextManager[Any]:
+    """The log of `--record`; None without it."""
+    if path is None:
+        return nullcontext()
 
-            if as_json:
-                print(json.dumps(prediction.to_dict()), flush=True)
-            else:
-                show_prediction(source, prediction)
+    from rekd_edge.records import DecisionLog
+
+    return DecisionLog(path, rationalizer, bundle, keep_inputs)
+
+
+def _draw(source: str, prediction: Any, png: Path | None, svg: Path | None) -> None:
+    """The pictures that were asked for."""
+    if png is None and svg is None:
+        return
+
+    from rekd_edge.runtime.display import rationale_png, rationale_svg
+
+    if png is not None:
+        rationale_png(source, prediction, png)
+    if svg is not None:
+        rationale_svg(source, prediction, svg)
 
 
 def _predict_files(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PredictedRows", "Rationalizer"]
 
+NEAR_TIE = 1e-5
+"""The band of near ties where the manifest states none: what margins computed in float drift by."""
 OUTPUTS = ("logits", "rationale_mask", "selection_margin")
 SCORES = "rationale_scores"
 """What some methods' graphs give besides: a score a token and class."""
@@ -133,10 +135,10 @@ class Rationalizer:
         with at_border("The prediction failed"):
             check_batch_size(batch_size)
             if self.manifest.text:
-                texts = self._predict_texts(rows, batch_size)
+                texts = [each for part in parts(rows) for each in self._answer_texts(rows[part], batch_size)[0]]
                 return texts if many else texts[0]
 
-            images = self._predict_images(rows, batch_size)
+            images = self._answer_images(rows, batch_size)[0]
             return images if many else images[0]
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
@@ -244,27 +246,43 @@ class Rationalizer:
 
             return np.concatenate(logits)
 
-    def _predict_texts(self, texts: Sequence[str], batch_size: int) -> list[TextPrediction]:
-        predictions = []
-        for part in parts(texts):
-            encoded = self.encode(texts[part])
-            rows = self._run_texts(encoded, batch_size)
-            scores: Sequence[NDArray[np.float32] | None] = rows.scores or [None] * len(encoded)
-            predictions += [
-                _text_prediction(text, row, mask, logits, values, self.manifest)
-                for text, row, mask, logits, values in zip(
-                    texts[part], encoded, rows.masks, rows.logits, scores, strict=True
-                )
-            ]
+    def answers(
+        self, inputs: Sequence[Any], *, batch_size: int = 1
+    ) -> Iterator[tuple[Prediction, NDArray[np.float32], NDArray[np.float32]]]:
+        """Predictions with what they rest on: logits float32 `[classes]` and selection margins float32 `[features]`.
 
-        return predictions
+        Raises:
+            InputError, FailureError: as for a call.
+        """
+        with at_border("The prediction failed"):
+            check_batch_size(batch_size)
+            for part in parts(inputs):
+                answer = self._answer_texts if self.manifest.text else self._answer_images
+                predictions, rows = answer(inputs[part], batch_size)
+                yield from zip(predictions, rows.logits, rows.margins, strict=True)
 
-    def _predict_images(self, sources: Sequence[ImageSource], batch_size: int) -> list[ImagePrediction]:
+    @property
+    def near_tie_band(self) -> float:
+        """Margins this near to 0 may fall on either side of it in another runtime, as the manifest states."""
+        return float(self.manifest.fields.get("near_tie_band", NEAR_TIE))
+
+    def _answer_texts(self, texts: Sequence[str], batch_size: int) -> tuple[list[TextPrediction], PredictedRows]:
+        encoded = self.encode(texts)
+        rows = self._run_texts(encoded, batch_size)
+        scores: Sequence[NDArray[np.float32] | None] = rows.scores or [None] * len(encoded)
+        predictions = [
+            _text_prediction(text, row, mask, logits, values, self.manifest)
+            for text, row, mask, logits, values in zip(texts, encoded, rows.masks, rows.logits, scores, strict=True)
+        ]
+        return predictions, rows
+
+    def _answer_images(
+        self, sources: Sequence[ImageSource], batch_size: int
+    ) -> tuple[list[ImagePrediction], PredictedRows]:
         settings = self.manifest.image
         assert settings is not None
         rows = self._run_images(sources, batch_size)
-
-        return [
+        predictions = [
             ImagePrediction(
                 **_decision(logits, self.manifest.labels),
                 mask=mask.reshape(settings.grid).astype(int).tolist(),
@@ -273,6 +291,7 @@ class Rationalizer:
             )
             for mask, logits in zip(rows.masks, rows.logits, strict=True)
         ]
+        return predictions, rows
 
     def _run_texts(self, encoded: Sequence[EncodedText], batch_size: int) -> PredictedRows:
         rows = self._empty_rows(len(encoded))
