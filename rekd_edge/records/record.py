@@ -111,7 +111,7 @@ def hash_of_input(source: Any) -> str:
     if isinstance(source, bytes):
         return hashlib.sha256(source).hexdigest()
     if hasattr(source, "tobytes"):  # arrays and PIL images
-        shape = getattr(source, "shape", None) or getattr(source, "size", ())
+        shape: Any = getattr(source, "shape", None) or getattr(source, "size", ())
         return hashlib.sha256(json.dumps([*map(int, shape)]).encode() + source.tobytes()).hexdigest()
     if isinstance(source, Path):
         return hashlib.sha256(source.read_bytes()).hexdigest()

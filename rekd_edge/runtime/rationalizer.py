@@ -264,7 +264,7 @@ class Rationalizer:
     @property
     def near_tie_band(self) -> float:
         """Margins this near to 0 may fall on either side of it in another runtime, as the manifest states."""
-        return float(self.manifest.fields.get("near_tie_band", NEAR_TIE))
+        return float(self.manifest.fields.get("near_ties", {}).get("width", NEAR_TIE))
 
     def _answer_texts(self, texts: Sequence[str], batch_size: int) -> tuple[list[TextPrediction], PredictedRows]:
         encoded = self.encode(texts)
