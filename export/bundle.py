@@ -12,9 +12,9 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
+from rekd_edge.cards import bundle_card
 from rekd_edge.data import DataSettings, DataSource, Examples, TextFeatures, load_data
 from rekd_edge.errors import FailureError, InputError
-from rekd_edge.export.card import model_card
 from rekd_edge.export.drift import measure_near_ties
 from rekd_edge.export.graph import export_graph, graph_io
 from rekd_edge.export.parity import (
@@ -183,7 +183,7 @@ def export_bundle(
             "versions": versions("torch", "transformers", "onnx", "onnxruntime"),
             "provenance": provenance(run, training),
         }
-        (staging / LAYOUT.card).write_text(model_card(fields, training), encoding="utf-8")
+        bundle_card(fields, training).save(staging / LAYOUT.card)
         write_manifest(staging, fields)
         return read_json(staging / LAYOUT.manifest)
 

@@ -24,6 +24,8 @@ from rekd_edge.runtime import ImagePrediction, TextPrediction
 LOWEST = np.finfo(np.float32).min
 HEAVY = [
     "pydantic",
+    "huggingface_hub",
+    "jinja2",
     "torch",
     "transformers",
     "onnx",

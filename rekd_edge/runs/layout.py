@@ -5,6 +5,7 @@ RUN/
     model.safetensors         its weights
     tokenizer.json            how texts become tokens; `preprocessor_config.json` for images
     training.json             settings, data, versions and the figures of every epoch
+    README.md                 the model card
     metrics.json              figures on dev data; written last, so it marks a finished run
     control/                  the control that a warm start begins from, a run laid out likewise
     control-descent/          a control that the run is compared with, likewise
@@ -27,6 +28,7 @@ from rekd_edge.errors import InputError
 from rekd_edge.files import read_json
 
 __all__ = [
+    "CARD_FILE",
     "CONFIG_FILE",
     "METRICS_FILE",
     "MODEL_FILE",
@@ -43,6 +45,7 @@ TOKENIZER_FILE = "tokenizer.json"
 PROCESSOR_FILE = "preprocessor_config.json"
 RECORD_FILE = "training.json"
 METRICS_FILE = "metrics.json"
+CARD_FILE = "README.md"
 TARGETS = "teacher-targets"
 
 
@@ -76,6 +79,11 @@ class RunFolder:
     def metrics_file(self) -> Path:
         """Figures on dev data."""
         return self.path / METRICS_FILE
+
+    @property
+    def card_file(self) -> Path:
+        """The model card."""
+        return self.path / CARD_FILE
 
     def control(self, name: str) -> RunFolder:
         """One of the controls that were trained for this run."""

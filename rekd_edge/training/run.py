@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
+from rekd_edge.cards import run_card
 from rekd_edge.errors import InputError
 from rekd_edge.files import check_place, locked
 from rekd_edge.runs import RunFolder, begin, finish, reopen, source_digests, withdraw
@@ -40,7 +41,9 @@ def train(
     config: TrainingConfig, output: Path, resume: bool = False, callbacks: Callbacks = lambda stage: []
 ) -> dict[str, Any]:
     """Train one run and write its folder: `config.json`, `model.safetensors`, preprocessing, `training.json`,
-    `metrics.json`. Where the recipe asks for controls and none are given, they are trained first, into folders beside.
+    `metrics.json` and a model card.
+
+    Controls that the recipe asks for and that are not given are trained first, into folders of the run's.
 
     Args:
         config: the run's settings.
@@ -202,5 +205,6 @@ def _write(run: RunFolder, prepared: Prepared, calibrated: Calibrated, record: d
     def save(folder: Path) -> None:
         calibrated.model.cpu().save_pretrained(folder)
         prepared.preprocessing.save(folder)
+        run_card(calibrated.model.config, record, calibrated.metrics).save(RunFolder(folder).card_file)
 
     finish(run, save, record, calibrated.metrics)

@@ -81,17 +81,6 @@ def test_the_files_table_is_true(int8_bundle: Path, digits_bundle: Path) -> None
             assert record == {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
-def test_a_card_tells_how_to_run_it(int8_bundle: Path, digits_bundle: Path) -> None:
-    text, image = (folder.joinpath("README.md").read_text(encoding="utf-8") for folder in (int8_bundle, digits_bundle))
-    assert 'rekd-edge predict . "An absolute delight."' in text
-    assert "builtin:planted" in text
-    assert "Selects a few words (about 10%)" in text
-    assert "Features on which int8 and fp32 masks agree" in text
-    assert "rekd-edge predict . photo.png" in image
-    assert 'pip install "rekd-edge[image]"' in image
-    assert "int8" not in image
-
-
 @pytest.mark.parametrize("task", ["text", "image"])
 def test_generated_inputs_stand_in_for_data_that_is_gone(
     make_run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], task: str

@@ -27,7 +27,7 @@ def test_finished_run_holds_the_files_of_the_contract_and_nothing_else(
     task: str, method: str, runs: Callable[..., Path]
 ) -> None:
     folder = runs(task, method)
-    contract = {"config.json", "model.safetensors", "training.json", "metrics.json", PREPROCESSING[task]}
+    contract = {"config.json", "model.safetensors", "training.json", "metrics.json", "README.md", PREPROCESSING[task]}
     control = {f"control-descent/{name}" for name in contract} if method == "re" else set()
     assert files(folder) == contract | control
     assert not (folder / "checkpoints").exists()
