@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rekd_edge.errors import InputError
-from rekd_edge.methods import Method, method_of
+from rekd_edge.methods import method_of
 from rekd_edge.runtime.image import image_pixels, load_image, normalise
 from rekd_edge.runtime.text import EncodedText, encode_texts, pad_ids
 
@@ -172,8 +172,8 @@ class RunSystem:
         self.model = RationaleModel.from_pretrained(path).to("cuda" if torch.cuda.is_available() else "cpu")
         self.config = self.model.config
         self.task, self.labels = self.config.task, self.config.labels
-        self.method: Method = method_of(self.config.method)
-        self.whole_input = self.method.whole_input
+        self.method = self.config.method
+        self.whole_input = method_of(self.method).whole_input
         self.preprocessing = preprocessing_of_run(path, self.config)
 
     @property
@@ -265,7 +265,8 @@ class BundleSystem:
         self.rationalizer = Rationalizer.load(path)
         manifest = self.rationalizer.manifest
         self.task, self.labels = "image" if manifest.text is None else "text", list(manifest.labels)
-        self.whole_input = method_of(manifest.fields["method"]).whole_input
+        self.method = manifest.fields["method"]
+        self.whole_input = method_of(self.method).whole_input
 
     @property
     def tokenizer(self) -> Tokenizer | None:

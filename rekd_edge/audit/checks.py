@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from rekd_edge.audit.reader import fit_reader
 from rekd_edge.audit.tokens import occurrences, signals
-from rekd_edge.evaluation.intervals import bootstrap_interval, paired_difference
+from rekd_edge.evaluation.intervals import Interval, bootstrap_interval, paired_difference
 from rekd_edge.evaluation.masks import Mask
 from rekd_edge.systems import Answers, ImageRows, Rows, System, TextRows
 
@@ -127,7 +127,7 @@ def random_features(hearing: Hearing) -> Finding:
         "random",
         "Does the predictor decide better from the rationale than from as many random features?",
         "pass" if better else "fail",
-        f"{_points(gain.value)} [{_points(gain.low)}, {_points(gain.high)}] above random features"
+        f"{_points(gain)} above random features"
         + ("" if better else "; what is selected does not matter, or the data is too small to tell"),
         figures,
     )
@@ -144,7 +144,7 @@ def complement(hearing: Hearing) -> Finding:
         "complement",
         "Does the predictor decide better from the rationale than from everything else?",
         "pass" if better else "fail",
-        f"{_points(gain.value)} [{_points(gain.low)}, {_points(gain.high)}] above the rest of the input"
+        f"{_points(gain)} above the rest of the input"
         + ("" if better else "; the rest says as much to this predictor"),
         figures,
     )
@@ -353,5 +353,5 @@ def _shuffled(mask: Mask, rng: np.random.Generator) -> Mask:
     return mask[rng.permutation(len(mask))]
 
 
-def _points(share: float) -> str:
-    return f"{100 * share:+.1f} points"
+def _points(gain: Interval) -> str:
+    return f"{100 * gain.value:+.1f} points [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]"

@@ -1,6 +1,20 @@
 """The command line: a file for each verb. Heavy imports happen inside the verb that needs them."""
 
-from rekd_edge.cli import audit, bench, demo, evaluate, export, inspect, predict, sign, sweep, train, verify_record, web
+from rekd_edge.cli import (
+    audit,
+    bench,
+    demo,
+    evaluate,
+    export,
+    inspect,
+    predict,
+    report,
+    sign,
+    sweep,
+    train,
+    verify_record,
+    web,
+)
 from rekd_edge.cli.application import app, main
 
 __all__ = [
@@ -13,6 +27,7 @@ __all__ = [
     "inspect",
     "main",
     "predict",
+    "report",
     "sign",
     "sweep",
     "train",

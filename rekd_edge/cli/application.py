@@ -33,6 +33,7 @@ VERBS = (
     "predict",
     "evaluate",
     "audit",
+    "report",
     "bench",
     "inspect",
     "sign",
