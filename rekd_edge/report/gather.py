@@ -98,7 +98,7 @@ def judge(path: Path, data: DataSource, examples: Examples, audited: bool, step:
         ratio=float(np.mean([mask.mean() if len(mask) else 0.0 for mask in answers.masks])),
         control=written.get("random_mask_accuracy"),
         size_bytes=sum(file.stat().st_size for file in _model_files(path, bundle)),
-        milliseconds=_milliseconds(system, examples) if bundle else None,
+        milliseconds=_milliseconds(system, examples) if isinstance(system, BundleSystem) else None,
         curve=[] if system.whole_input else _curve(system, rows, answers, examples.labels),
         epochs=[] if bundle else RunFolder(path).read_record().get("epochs", []),
     )
