@@ -1,4 +1,4 @@
-"""Predict whole Parquet files: one output row for each input row, in order, resumable, by one process or many."""
+"""Predict whole Parquet files: one output row per input row, in order, resumable, in one process or many."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["ROWS_PER_TASK", "predict_files"]
 
 ROWS_PER_TASK = 10_000
-"""Larger files are divided, smaller ones share a task; what a killed run repeats is at most this much a worker."""
+"""Larger files are divided, smaller ones share a task. A killed call repeats at most this many rows per worker."""
 LOCAL = EngineSettings()
 
 
@@ -37,28 +37,28 @@ def predict_files(
 ) -> dict[str, Any]:
     """Predict a Parquet file, or every one in a folder, into files of the same names under `output`.
 
-    An output file has the input's columns (`input_NAME` where a name is taken; of images their path alone, if there is
-    one), the fields of the prediction, and `error`: why a row has none, null otherwise. Whatever happens to a row is
-    its error, also the death of the process that predicts it, and no failure of the call. Finished files are left as
-    they are when the same call is made again.
+    An output file has the input's columns (`input_NAME` if a name is taken; for images only their path, if there is
+    one), the fields of the prediction, and `error`, which is null for predicted rows. A row that cannot be predicted,
+    even one that kills its process, gets an error and does not fail the call. Finished files are kept when the same
+    call is made again.
 
     Args:
         bundle: a bundle of texts or images.
         source: Parquet file or folder.
-        output: a folder, new or of an earlier call.
-        engine: where the work is done; in a cluster the three paths must mean the same on every node.
+        output: a folder, new or from an earlier call.
+        engine: where the work is done; on a cluster the three paths must mean the same on every node.
         text_column: found by its name if not given.
-        image_column: likewise; bytes of image files, a struct `{bytes, path}`, or paths, relative ones beside the file.
+        image_column: likewise; bytes of image files, a struct `{bytes, path}`, or paths, relative to the Parquet file.
         threads: of each worker.
-        rows_per_task: how much a worker takes at a time.
+        rows_per_task: how many rows a worker takes at a time.
 
     Returns:
         `rows`, `files` and `errors` (rows without a prediction) of the whole output; of this call `predicted` (rows),
         `seconds` and `rows_per_s`.
 
     Raises:
-        InputError: a path, a column, the bundle or the engine is not right, outputs belong to other work, a folder in
-            the output is a link, or another call writes to it.
+        InputError: a path, a column, the bundle or the engine cannot be used, the output belongs to other work, a
+            folder in it is a link, or another call writes to it.
         FailureError: some files could not be predicted; the others are written.
     """
     try:
@@ -94,7 +94,7 @@ def _predict(
     rows_per_task: int,
     begin: float,
 ) -> dict[str, Any]:
-    """As `predict_files`, of files that were looked at, with the output locked."""
+    """As `predict_files`, for checked files, with the output locked."""
     from rekd_edge.bulk.ranges import Plan
 
     plan = Plan.of(files, output, rows_per_task)
@@ -117,10 +117,10 @@ def _predict(
 
 
 def _run(plan: Plan, bundle: Path, engine: EngineSettings, threads: int, begin: float) -> list[str]:
-    """Run the tasks of a plan, and those again whose process died at a row that can be set aside.
+    """Run the tasks of a plan, and rerun those whose process died at a row that can be skipped.
 
     Returns:
-        What went wrong, a sentence each.
+        One sentence for each failure.
     """
     if not plan.groups and not plan.divided:
         say(f"Nothing to do: all {plan.rows} rows of {len(plan.files)} files are predicted already.")
@@ -169,7 +169,7 @@ def _rows_set_aside(group: list[RowRange]) -> int:
 def _tasks(
     bundle: Path, groups: dict[str, list[RowRange]], joins: dict[InputFile, list[RowRange]], threads: int
 ) -> list[Task]:
-    """One task for each group, and one to join each file after the groups that hold a range of it."""
+    """One task per group, and one to join each divided file after the groups that hold its ranges."""
     from rekd_edge.bulk.ranges import join_ranges, predict_ranges
 
     home = {part: name for name, group in groups.items() for part in group}

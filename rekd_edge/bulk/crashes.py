@@ -1,7 +1,7 @@
-"""Rows that end the process which predicts them, as some do that exhaust the memory or break a library.
+"""Rows that kill the process which predicts them, by exhausting the memory or crashing a library.
 
-Such a process cannot say what it was at, so it notes that before. The next one finds the note: it takes the rows of a
-batch in which its predecessor died one by one, and passes over a row at which two have died.
+A killed process cannot report its rows, so it records them before it predicts them. The next process reads the record:
+it predicts the batch in which its predecessor died row by row, and skips a row at which two processes died.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from rekd_edge.files import read_json, write_json
 __all__ = ["CrashRecord", "fatal_rows"]
 
 DEATHS = 2
-"""At a row before it is passed over: the first may have had another cause."""
+"""How many processes die at a row before it is skipped: the first death may have another cause."""
 
 
 class CrashRecord:
-    """The note of one range of rows; it is removed when its process leaves the range alive."""
+    """The record of one range of rows, removed when its process finishes the range."""
 
     reason = "The process died while it predicted this row; it may need more memory than there is."
 
@@ -38,24 +38,24 @@ class CrashRecord:
         self._path.unlink(missing_ok=True)
 
     def steps(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
-        """Divide a batch of rows: into single ones where a process died in it, else not at all."""
+        """Divide a batch into single rows if a process died in it, otherwise not at all."""
         if any(first < stop and start < last for first, last in self._deaths):
             yield from ((row, row + 1) for row in range(start, stop))
         else:
             yield start, stop
 
     def enter(self, start: int, stop: int) -> None:
-        """Note that these rows are next."""
+        """Record that these rows are predicted next."""
         write_json(self._path, {"deaths": self._deaths, "at": [start, stop]}, durable=False)
 
 
 def fatal_rows(path: Path) -> frozenset[int]:
-    """The rows that the next process would pass over."""
+    """The rows that the next process will skip."""
     return _fatal(_deaths(path))
 
 
 def _deaths(path: Path) -> list[tuple[int, int]]:
-    """Where processes have died, the last one too: first row, and the one after the last."""
+    """Where processes died, including the last one: the first row, and the one after the last."""
     try:
         noted = read_json(path)
         return [(int(start), int(stop)) for start, stop in [*noted["deaths"], noted["at"]]]

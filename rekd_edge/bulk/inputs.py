@@ -1,4 +1,4 @@
-"""Which Parquet files are read, which of their columns, and where the results go."""
+"""The Parquet files to read, their columns, and the places of the results."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from rekd_edge.runtime.bundle import LAYOUT, Manifest
 __all__ = ["STAGING", "InputFile", "find_inputs", "reading"]
 
 STAGING = ".rekd-edge"
-"""The folder in the output of what is not finished."""
+"""The folder in the output for unfinished results."""
 FORMAT = 1
-"""Changes when files with the same fingerprint would get other columns."""
+"""Changed whenever the columns of a result change."""
 
 
 @dataclass(frozen=True)
@@ -32,21 +32,21 @@ class InputFile:
 
     path: Path
     name: str
-    """Its path under the input folder, and that of its result under the output folder."""
+    """Its path under the input folder, and its result's path under the output folder."""
     output: Path
     rows: int
     column: str
     fingerprint: str
-    """What the result depends on: this file's content, the bundle, the column. It stands in the result's metadata."""
+    """A digest of this file's content, the bundle and the column; the metadata of the result has it too."""
 
     @property
     def target(self) -> Path:
-        """Where the result goes."""
+        """The place of the result."""
         return self.output / self.name
 
     @property
     def staging(self) -> Path:
-        """Where it lies until it is finished."""
+        """The place of the result until it is finished."""
         return self.output / STAGING
 
 
@@ -70,7 +70,7 @@ def find_inputs(
             schema, rows = file.schema_arrow, file.metadata.num_rows
 
         column = _find_column(path, schema, manifest, text_column, image_column)
-        output_fields(schema, column, manifest)  # raises what a worker would
+        output_fields(schema, column, manifest)  # raises what a worker would raise
         made_of = {"format": FORMAT, "bundle": identity, "input": sha256_of(path), "column": column}
         files.append(InputFile(path, name, output, rows, column, json.dumps(made_of)))
 
@@ -79,7 +79,7 @@ def find_inputs(
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn what pyarrow makes of a damaged file into one sentence."""
+    """Turn pyarrow's errors about a damaged file into one sentence."""
     try:
         yield
     except (pa.ArrowException, OSError) as error:

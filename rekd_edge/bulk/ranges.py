@@ -1,10 +1,10 @@
-"""Row ranges: what of the input files is to predict, their results, and files joined from them.
+"""Row ranges: the parts of the input files to predict, their results, and how these are joined.
 
 A file is divided into ranges of rows, each predicted by one worker into a file of its own in the output's staging
 folder. Once all are there they are joined, in order, into the file's result. A file of one range needs no joining.
 
     OUTPUT/NAME                               the result of an input file, under the input's name
-    OUTPUT/.rekd-edge/DIGEST-START-STOP.parquet   that of a range; DIGEST is of the input's name
+    OUTPUT/.rekd-edge/DIGEST-START-STOP.parquet   the result of a range; DIGEST is that of the input's name
     OUTPUT/.rekd-edge/DIGEST-START-STOP.json      which rows of it are being predicted (see `crashes`)
     OUTPUT/.rekd-edge/RANDOM.tmp              a result that is being written
 """
@@ -40,7 +40,7 @@ ROW_GROUP = 1 << 25  # bytes, uncompressed, of a row group of a result
 BUFFER = 1 << 20  # bytes of each column read ahead
 PURPOSE = "results that are not finished"
 _OURS = re.compile(r"[0-9a-f]{16}-\d+-\d+\.(parquet|json)|\.?[0-9a-f]{16}.*\.tmp")
-"""Names in the staging folder; other files there are somebody else's."""
+"""Names of our files in the staging folder."""
 
 
 @dataclass(frozen=True)
@@ -56,24 +56,24 @@ class RowRange:
 
     @property
     def rows(self) -> int:
-        """How many rows."""
+        """The number of rows."""
         return self.stop - self.start
 
     @property
     def path(self) -> Path:
-        """Where its result goes: to the file's own place if it is the whole file."""
+        """The place of its result, which is the file's own if the range is the whole file."""
         if self.rows == self.file.rows:
             return self.file.target
         return self._staged("parquet")
 
     @property
     def crash_record(self) -> Path:
-        """Where it is noted which rows a worker is at."""
+        """The record of the rows that a worker predicts."""
         return self._staged("json")
 
     @property
     def finished(self) -> bool:
-        """Whether its result is there."""
+        """Whether its result exists."""
         return _is_result(self.path, self.file.fingerprint, self.rows)
 
     def _staged(self, suffix: str) -> Path:
@@ -83,7 +83,7 @@ class RowRange:
 
 @dataclass(frozen=True)
 class Plan:
-    """All files, the groups of row ranges to predict, one a task, and the files that are to be joined from theirs."""
+    """All files, the groups of row ranges to predict (one group per task), and the files to join from ranges."""
 
     files: list[InputFile]
     groups: list[list[RowRange]]
@@ -91,11 +91,11 @@ class Plan:
 
     @classmethod
     def of(cls, files: list[InputFile], output: Path, rows_per_task: int) -> Plan:
-        """Compare with what lies in the output, and remove from it what an earlier call left half-written.
+        """Plan what the output lacks, and remove what an earlier call left half-written.
 
         Raises:
             InputError: a Parquet file in the output is not the result of one of the inputs, a folder in it is a link,
-                or the staging folder holds files of somebody else.
+                or the staging folder holds foreign files.
         """
         _check_results(files, output)
         left = [file for file in files if not file.target.exists()]
@@ -125,7 +125,7 @@ class Plan:
         return sum(part.rows for group in self.groups for part in group)
 
     def finish(self) -> None:
-        """Remove the staging folder; files of somebody else in it stay, and it with them."""
+        """Remove the staging folder, unless it holds foreign files."""
         staging = self.files[0].staging
         with suppress(OSError):
             remove_ours(staging, PURPOSE, _own_files(staging))
@@ -141,7 +141,7 @@ class Plan:
 
 
 def predict_ranges(bundle: Path, ranges: Sequence[RowRange], threads: int) -> list[str]:
-    """Predict ranges of rows, each as far as possible; one that is finished is left as it is.
+    """Predict ranges of rows; finished ones are left as they are.
 
     Returns:
         A sentence for each range that could not be predicted; it names the file.
@@ -161,7 +161,7 @@ def predict_ranges(bundle: Path, ranges: Sequence[RowRange], threads: int) -> li
             raise
         except RekdEdgeError as error:
             errors.append(str(error))
-        except Exception as error:  # whatever it is, it must not keep the other files from their results
+        except Exception as error:  # no error may keep the other files from their results
             words = " ".join(str(error).split())[:300]
             errors.append(f"{part} could not be predicted ({type(error).__name__}: {words}).")
 
@@ -172,7 +172,7 @@ def join_ranges(file: InputFile, ranges: Sequence[RowRange]) -> None:
     """Join a divided file's result and remove those of its ranges.
 
     Raises:
-        InputError: one of them is missing, because it could not be predicted.
+        InputError: a range could not be predicted.
         FailureError: there is no space left.
     """
     if not _is_result(file.target, file.fingerprint, file.rows):
@@ -215,8 +215,9 @@ def _predict_range(rationalizer: Rationalizer, part: RowRange) -> None:
 
 
 def _read_rows(part: RowRange, rows: int) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """The rows of a range, some at a time, each with the number of its first; of the row groups that hold them the
-    pages before are read too.
+    """Batches of the rows of a range, each with the number of its first row.
+
+    Row groups are read from their beginning, so pages before the range are read too.
     """
     with reading(part.file.path), pq.ParquetFile(part.file.path, pre_buffer=False, buffer_size=BUFFER) as file:
         sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
@@ -233,7 +234,7 @@ def _read_rows(part: RowRange, rows: int) -> Iterator[tuple[int, pa.RecordBatch]
 
 @contextmanager
 def _result(file: InputFile, path: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
-    """A writer of a result that is at its place only once it is whole."""
+    """A writer of a result, which is moved to its place once it is complete."""
     real_folder(file.staging)
     if path == file.target:
         inside(file.output, file.name).parent.mkdir(parents=True, exist_ok=True)
@@ -257,19 +258,19 @@ def _result(file: InputFile, path: Path, schema: pa.Schema) -> Iterator[pq.Parqu
 
 
 def _own_files(staging: Path) -> list[str]:
-    """The names in the staging folder that are ours."""
+    """The names of our files in the staging folder."""
     return [path.name for path in staging.iterdir() if _OURS.fullmatch(path.name)]
 
 
 def _divide(file: InputFile, rows_per_task: int) -> list[RowRange]:
-    """A file in ranges of about the same size, none above `rows_per_task`."""
+    """Divide a file into ranges of about the same size, at most `rows_per_task` rows each."""
     count = max(1, -(-file.rows // rows_per_task))
     bounds = [file.rows * i // count for i in range(count + 1)]
     return [RowRange(file, start, stop) for start, stop in pairwise(bounds)]
 
 
 def _group(ranges: Sequence[RowRange], rows_per_task: int) -> list[list[RowRange]]:
-    """Neighbours together as long as they have no more than `rows_per_task` rows."""
+    """Group neighbouring ranges up to `rows_per_task` rows."""
     groups: list[list[RowRange]] = []
     held = 0
 
@@ -285,7 +286,7 @@ def _group(ranges: Sequence[RowRange], rows_per_task: int) -> list[list[RowRange
 
 
 def _check_results(files: Sequence[InputFile], output: Path) -> None:
-    """Refuse what a reader of the output folder would take for a result of this call and is none."""
+    """Refuse files in the output that a reader would mistake for results of this call."""
     targets = {inside(output, file.name): file for file in files}
     for path in sorted({*output.rglob("*.parquet"), *(target for target in targets if target.exists())}):
         if path.is_dir() or STAGING in path.relative_to(output).parts:

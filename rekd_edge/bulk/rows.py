@@ -1,4 +1,4 @@
-"""A batch of rows to the same rows with their predictions."""
+"""From a batch of rows to the same rows with their predictions."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ BITS = pa.list_(pa.int8())
 
 
 def output_fields(schema: pa.Schema, column: str, manifest: Manifest) -> pa.Schema:
-    """The columns of a result: those of the input, renamed where a name is taken, the prediction's, and `error`.
+    """The columns of a result: the input's (renamed if a name is taken), the prediction's, and `error`.
 
     Image bytes are left out; a struct of bytes and path leaves its path.
 
     Raises:
-        InputError: the new name of a column is taken too.
+        InputError: the new name of a column is taken as well.
     """
     predicted = _prediction_fields(manifest)
     kept = [
@@ -51,10 +51,10 @@ def predict_batch(
 
     Args:
         batch: rows of the input.
-        column: of the texts or images.
+        column: the column of texts or images.
         rationalizer: the open bundle.
-        schema: what `output_fields` made of the input's.
-        folder: where relative paths of images begin.
+        schema: the result's, from `output_fields`.
+        folder: the base of relative image paths.
     """
     kind = "text" if rationalizer.manifest.text else "image"
     inputs = [_image(value, folder) if kind == "image" else value for value in _values(batch.column(column))]
@@ -67,7 +67,7 @@ def predict_batch(
 
 
 def failed_batch(batch: pa.RecordBatch, column: str, schema: pa.Schema, reason: str) -> pa.RecordBatch:
-    """Rows that are not predicted, all for one reason."""
+    """Rows without predictions, all for the same reason."""
     return _with_results(batch, column, schema, [_Failed(reason)] * len(batch))
 
 
@@ -90,7 +90,7 @@ def _with_results(
 
 
 def _prediction_fields(manifest: Manifest) -> dict[str, pa.DataType]:
-    """The types of what `to_dict` of a prediction holds."""
+    """The types of the fields of a prediction's `to_dict`."""
     fields = {
         "label": pa.string(),
         "label_id": pa.int32(),
@@ -110,7 +110,7 @@ def _prediction_fields(manifest: Manifest) -> dict[str, pa.DataType]:
 
 
 def _kept(schema: pa.Schema, column: str) -> dict[str, pa.DataType]:
-    """Columns of the input that the result has, under the names that they have there."""
+    """The input's columns that the result keeps, under the input's names."""
     kept = {field.name: field.type for field in schema}
     kind = kept[column]
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
@@ -132,7 +132,7 @@ def _kept_values(batch: pa.RecordBatch, column: str, name: str) -> pa.Array:
 
 
 def _values(array: pa.Array) -> list[Any]:
-    """Python values; a text that is not UTF-8 is its error."""
+    """Python values; a text that is not UTF-8 becomes an error."""
     try:
         return array.to_pylist()
     except UnicodeDecodeError:
@@ -147,15 +147,16 @@ def _value(scalar: pa.Scalar) -> Any:
 
 
 def _image(value: Any, folder: Path) -> Any:
-    """What the runtime opens: bytes, or a path, beginning at the folder of the Parquet file."""
+    """An image as the runtime opens it: bytes, or a path relative to the Parquet file's folder."""
     if isinstance(value, dict):
         value = value["bytes"] if value["bytes"] is not None else value.get("path")
     return str(folder / value) if isinstance(value, str) else value
 
 
 def _predict(rationalizer: Rationalizer, inputs: list[Any]) -> list[Prediction | _Failed]:
-    """Predictions, or why there is none: a batch that fails, however it does, is halved until the row that failed it is
-    alone.
+    """Predictions, or why there is none.
+
+    A batch that fails is halved until the row that made it fail is alone.
     """
     try:
         return list(rationalizer(inputs))
@@ -168,7 +169,7 @@ def _predict(rationalizer: Rationalizer, inputs: list[Any]) -> list[Prediction |
 
 
 def _reason(error: Exception) -> str:
-    """What the error column says."""
+    """The sentence of the error column."""
     if isinstance(error, RekdEdgeError):
         return str(error)
     if isinstance(error, MemoryError):

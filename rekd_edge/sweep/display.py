@@ -1,4 +1,4 @@
-"""How a sweep shows itself: which runs are trained and how far, what is done and what failed, the time left."""
+"""Progress of a sweep: the runs in training, how many are finished or failed, and the time left."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from rekd_edge.sweep.perform import ERROR, PROGRESS, RESULT
 __all__ = ["Board"]
 
 LINE_SECONDS = 60.0
-"""How often the runs in training are told on a plain stream."""
+"""How often progress is printed where there is no terminal."""
 SHOWN = 12
 _ENDING = "ending"
 _MEASURABLE = 0.02
-"""Share of the work after which the rest can be estimated."""
+"""Share of the work after which the time left is estimated."""
 
 
 class Board:
-    """The state of a sweep: told of runs as they start and end, and reading the progress files of those between.
+    """The state of a sweep: it is told when runs start and end, and reads the progress files of the others.
 
     Args:
-        costs: how much work each run to be trained is, in any unit.
+        costs: the work of each run to be trained, in any unit.
         finished: how many were finished before.
-        failed: how many failed before, and are not tried.
+        failed: how many failed before and are not retried.
     """
 
     def __init__(self, costs: dict[str, float], finished: int, failed: int) -> None:
@@ -52,7 +52,7 @@ class Board:
         self.running[name] = folder
 
     def ended(self, name: str, error: str | None, note: str = "") -> None:
-        """A run is over; one line says so."""
+        """A run ended; print one line about it."""
         self.running.pop(name, None)
         self._worked += self.costs[name]
         self.done += error is None
@@ -61,11 +61,11 @@ class Board:
         say(f"{self.done + self.failed}/{self.total} {name}: {how}")
 
     def states(self) -> dict[str, dict[str, Any]]:
-        """What the progress file of each run in training says; empty where there is none yet."""
+        """The content of each running run's progress file; empty if there is none yet."""
         return {name: _read(folder) for name, folder in list(self.running.items())}
 
     def seconds_left(self, states: dict[str, dict[str, Any]]) -> float | None:
-        """An estimate from the work done since the start; None while there is too little."""
+        """An estimate from the work done since the start; None while too little is done."""
         total = sum(self.costs.values())
         going = sum(self.costs[name] * _share(state) for name, state in states.items())
         worked = self._worked + going
@@ -82,13 +82,13 @@ class Board:
         return ", ".join(words)
 
     def line(self) -> str:
-        """All in one plain line."""
+        """The state as one plain line."""
         states = self.states()
         going = "; ".join(f"{name} {_words(state)}" for name, state in list(states.items())[:SHOWN])
         return f"{self.summary(states)}: {going}" if going else self.summary(states)
 
     def render(self) -> Group:
-        """All as a Rich renderable."""
+        """The state as a Rich renderable."""
         states = self.states()
         table = Table.grid(padding=(0, 2))
 

@@ -1,4 +1,4 @@
-"""Values of a YAML mapping, each checked where it is read; `where` is what an error's sentence calls the place."""
+"""Typed values of a YAML mapping; `where` names the place in error messages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["axes", "known", "mapping", "text", "texts", "whole"]
 
 
 def axes(given: Any, where: str) -> dict[str, list[Any]]:
-    """Settings to the values that they take in turn."""
+    """Settings and the values that each takes in turn."""
     found = mapping(given, where)
     for key, values in found.items():
         if not isinstance(values, list) or not values:
@@ -21,7 +21,7 @@ def axes(given: Any, where: str) -> dict[str, list[Any]]:
 
 
 def mapping(value: Any, where: str) -> dict[str, Any]:
-    """A mapping with text keys, empty where None."""
+    """A mapping with text keys; None is an empty one."""
     if value is None:
         return {}
     if not isinstance(value, dict):
@@ -40,7 +40,7 @@ def text(value: Any, where: str) -> str:
 
 
 def texts(value: Any, where: str) -> tuple[str, ...]:
-    """A text or a list of them, none where None."""
+    """A text or a list of texts; None is an empty list."""
     given = [] if value is None else [value] if isinstance(value, str) else value
     if not isinstance(given, list) or not all(isinstance(each, str) for each in given):
         raise InputError(f"{where} must name rows, not {shown(value)}.")
@@ -55,7 +55,7 @@ def whole(value: Any, where: str, lowest: int = 1, highest: int = 2**32 - 1) -> 
 
 
 def known(fields: dict[str, Any], keys: Collection[str], where: str) -> None:
-    """Refuse keys that nothing reads."""
+    """Refuse unknown keys."""
     for key in fields:
         if key not in keys:
             meant = nearest(key, keys)

@@ -17,13 +17,13 @@ __all__ = ["LEVEL", "Interval", "is_shown", "of_difference", "of_share"]
 LEVEL = 0.95
 
 Interval = dict[str, Any]
-"""`mean`, `std`, `n`, and the bounds `low` and `high`; None where there is no such number."""
+"""`mean`, `std`, `n`, and the bounds `low` and `high`; None if there is no such number."""
 
 
 def of_difference(differences: Sequence[float]) -> Interval:
-    """The mean of differences, one a seed, with the interval of the paired t test.
+    """The mean of differences, one per seed, with the interval of the paired t test.
 
-    `std` and the bounds are None of a single seed.
+    `std` and the bounds are None for a single seed.
     """
     n, mean = len(differences), statistics.fmean(differences)
     if n < 2:
@@ -34,13 +34,13 @@ def of_difference(differences: Sequence[float]) -> Interval:
 
 
 def of_share(parts: Sequence[float], wholes: Sequence[float]) -> Interval | None:
-    """Σ parts / Σ wholes, a part and a whole a seed, with the interval that inverts the paired t test (Fieller, 1954).
+    """Σ parts / Σ wholes, one pair per seed, with the interval that inverts the paired t test (Fieller, 1954).
 
     The interval holds every share θ for which the mean of part - θ · whole does not differ from 0. Its bounds are None
-    of a single seed, and where the mean of the wholes itself does not differ from 0: then no share can be excluded.
+    for a single seed, and if the mean of the wholes itself does not differ from 0: then no share can be excluded.
 
     Returns:
-        None where the mean of the wholes is not above 0, and there is nothing to have a share of.
+        None if the mean of the wholes is not positive: there is nothing to have a share of.
     """
     n, part, whole = len(parts), statistics.fmean(parts), statistics.fmean(wholes)
     if whole <= 0:

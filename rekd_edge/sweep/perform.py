@@ -1,7 +1,7 @@
-"""One run of a sweep, wherever it is performed: resolved, fingerprinted, trained, measured, recorded.
+"""One run of a sweep, in whatever process: resolve, fingerprint, train, measure, record.
 
-A run's folder is `runs/NAME-DIGEST`, with the digest of its fingerprint: other settings are another folder, and what is
-there already is never trained again. Beside the run's own files it holds `progress.json` while it is trained,
+A run's folder is `runs/NAME-DIGEST`, with the digest of its fingerprint: other settings have another folder, and a
+finished run is never trained again. Beside the run's own files it holds `progress.json` while it is trained,
 `result.json` once it is measured, or `error.json`.
 """
 
@@ -53,23 +53,23 @@ __all__ = [
 ]
 
 FORMAT = 3
-"""To be raised whenever the same settings train to another result."""
+"""Raised whenever the same settings begin to give another result."""
 RUNS = "runs"
 PROGRESS, RESULT, ERROR = "progress.json", "result.json", "error.json"
 RATIO_TOLERANCE = 0.01
-"""How far from its target a rationale ratio may lie for a value to be picked (appendix C.1 of the paper)."""
+"""How far a rationale ratio may be from its target for its settings to be picked (appendix C.1 of the paper)."""
 _REPORT_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """A run with nothing left open."""
+    """A run whose settings are all known."""
 
     config: TrainingConfig
     fingerprint: str
     folder: Path
     picked: dict[str, Any]
-    """What tuning rows decided."""
+    """The settings that tuning rows decided."""
 
 
 class Resolver:
@@ -86,7 +86,7 @@ class Resolver:
         self._known: dict[str, Resolved] = {}
 
     def __call__(self, name: str) -> Resolved | None:
-        """Resolve a run; None while a tuning run that decides on its settings is unfinished.
+        """Resolve a run; None while a tuning run that its settings depend on is unfinished.
 
         Raises:
             InputError: its settings, data or backbone cannot be used.
@@ -129,7 +129,7 @@ class Resolver:
         return resolved
 
     def pick(self, choice: Choice) -> dict[str, Any] | None:
-        """The values with the lowest mean dev loss, of those whose ratio is on target if any is; None until known."""
+        """The values with the lowest mean dev loss, among those on target if there are any; None until all ran."""
         found = []
         for values, names in choice.candidates:
             results = [self.result(name) for name in names]
@@ -152,18 +152,20 @@ def _facts(run: Run, config: TrainingConfig) -> dict[str, Any]:
 
 
 def _beside(run: Run, config: TrainingConfig) -> Any:
-    """By what the controls are known that a run trains for itself; None where it has none."""
+    """Identity of the controls that a run trains for itself; None if it trains none."""
     return _identities(config) if run.control == "train" and not run.trains_controls else None
 
 
 def _identities(config: TrainingConfig) -> list[Any]:
-    """By what the controls of a run are known."""
+    """The identities of a run's controls."""
     return [[control.name, control.start, control.config.identity()] for control in controls_of(config)]
 
 
 def rank_of_pick(rows: Sequence[dict[str, Any]]) -> tuple[bool, float]:
-    """By what the values of a tuning row are picked, the lowest first: whether its runs' mean ratio is off the target,
-    then their mean dev loss, or minus their mean dev accuracy where `select_by` says so.
+    """The sort key of a candidate of a tuning row, of which the lowest is picked.
+
+    First whether the mean ratio of its runs misses the target, then their mean dev loss, or minus their mean dev
+    accuracy where `select_by` says so.
     """
     off = abs(mean(row["dev_rationale_ratio"] - row["target_ratio"] for row in rows))
     if rows[0].get("select_by") == "accuracy":
@@ -172,14 +174,14 @@ def rank_of_pick(rows: Sequence[dict[str, Any]]) -> tuple[bool, float]:
 
 
 def read_result(folder: Path, tunes: bool = False) -> dict[str, Any] | None:
-    """The row of a run folder; None where it is unfinished, or is to be measured on test (not `tunes`) and was not."""
+    """The row of a run folder; None if it is unfinished, or should be measured on test (not `tunes`) and was not."""
     row = read_json(folder / RESULT) if (folder / RESULT).is_file() else None
     return None if row is not None and row["accuracy"] is None and not tunes else row
 
 
 @lru_cache(maxsize=64)
 def data_fingerprint(spec: str, settings: DataSettings) -> str:
-    """Identity of what is trained and measured on.
+    """Identity of the data of training and evaluation.
 
     Raises:
         InputError: the data cannot be used, or has no test split.
@@ -208,7 +210,7 @@ def backbone_fingerprint(name: str) -> str:
 
 
 def perform(name: str, plan: dict[str, Run], folder: str) -> dict[str, Any]:
-    """Train and measure one run unless that is done; a run that was cut off goes on from its last checkpoint.
+    """Train and measure one run unless it is finished; an interrupted run resumes from its last checkpoint.
 
     Args:
         name: of the run.
@@ -227,7 +229,7 @@ def perform(name: str, plan: dict[str, Run], folder: str) -> dict[str, Any]:
         raise FailureError(f"{name} was started before what it needs; report this.")
 
     run = resolved.folder
-    # a worker of a sweep that was cut off may not have ended yet; runs that are alike wait for the first of them
+    # a worker of an interrupted sweep may still be running; identical runs wait for the first of them
     with locked(run.with_name(_digest(run)), wait=True):
         if (row := read_result(run, plan[name].tunes)) is not None:
             return row
@@ -241,7 +243,7 @@ def perform(name: str, plan: dict[str, Run], folder: str) -> dict[str, Any]:
             else:
                 train(resolved.config, run, run.is_dir(), lambda stage: [_Report(run, stage)])
 
-            # left where an earlier attempt was cut off between the run's end and theirs
+            # left over if an earlier attempt was killed before it removed them
             shutil.rmtree(RunFolder(run).checkpoints, ignore_errors=True)
             _report(run, "test", {})
             row = measured(plan[name], resolved)
@@ -266,12 +268,12 @@ def perform(name: str, plan: dict[str, Run], folder: str) -> dict[str, Any]:
 
 
 def _digest(run: Path) -> str:
-    """The part of a run folder's name that says how it is trained."""
+    """The digest of the settings in a run folder's name."""
     return run.name.rpartition("-")[2]
 
 
 def _copy_twin(run: Path) -> None:
-    """Take the training of a finished run over that another row has with the same settings, as tuning rows do."""
+    """Copy the finished run of another row with the same settings, as tuning rows have them."""
     twins = (path for path in sorted(run.parent.glob(f"*-{_digest(run)}")) if (path / RESULT).is_file())
     twin = next(twins, None)
     if twin is None or run.exists():
@@ -281,9 +283,9 @@ def _copy_twin(run: Path) -> None:
 
 
 def _make_resumable(run: Path, config: TrainingConfig, controls_alone: bool = False) -> None:
-    """Leave of an earlier attempt what `train` or `train_controls` can go on with.
+    """Keep of an earlier attempt what `train` or `train_controls` can resume.
 
-    The fingerprint is the same, so what is asked now differs from what was asked then in nothing that counts.
+    The fingerprint is the same, so the settings differ only in what does not change the result.
     """
     for name in (ERROR, PROGRESS):
         (run / name).unlink(missing_ok=True)
@@ -293,7 +295,7 @@ def _make_resumable(run: Path, config: TrainingConfig, controls_alone: bool = Fa
         own = config.control in (None, "train")
         controls = [] if own else [Path(config.control or "") / control.name for control in controls_of(config)]
         now = source_digests([Path(config.teacher)] if config.teacher else [], controls)
-        if not now.items() <= read_json(folder.sources_file).items():  # they were trained once more, to other weights
+        if not now.items() <= read_json(folder.sources_file).items():  # they were trained again, to other weights
             shutil.rmtree(run)
 
     asked = json.loads(json.dumps(config.to_dict()))
@@ -308,7 +310,7 @@ def _make_resumable(run: Path, config: TrainingConfig, controls_alone: bool = Fa
 
 
 def measured(run: Run, resolved: Resolved) -> dict[str, Any]:
-    """What a trained run is, and what it reaches on dev; unless it is there to be chosen from, on test too."""
+    """The row of a trained run: its shape, its figures on dev and, unless it is a tuning candidate, on test."""
     config, folder = resolved.config, RunFolder(resolved.folder)
     if run.trains_controls:
         folder = _counting_of(folder, config)
@@ -339,7 +341,7 @@ def measured(run: Run, resolved: Resolved) -> dict[str, Any]:
 
 
 def _counting_of(folder: RunFolder, config: TrainingConfig) -> RunFolder:
-    """Of controls alone the one that counts; where there is no comparison, the one that warm starts begin from."""
+    """The control that counts; without a comparison, the one that warm starts begin from."""
     controls = {control.name: folder.control(control.name) for control in controls_of(config)}
     comparison = compare(controls)
     return controls[WARM] if comparison is None else controls[comparison.name]

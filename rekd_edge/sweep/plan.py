@@ -17,14 +17,14 @@ __all__ = ["CONTROL", "Choice", "Run", "closure", "expand"]
 
 CONTROL = "control"
 _STANDS_FOR = "re"
-"""The method whose controls are those of all methods with its model."""
+"""The method whose controls serve all methods with its model."""
 _OF_STEPS = frozenset(("control", "control_epochs", "predictor_epochs", "warm_start"))
-"""Settings that a control does not read, and that decide which controls there are and how long they are trained."""
+"""Settings that a control does not read, but that decide which controls exist and how long they train."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Settings that are picked when the runs of a tuning row are finished."""
+    """Settings that are picked once all runs of a tuning row are finished."""
 
     row: str
     candidates: tuple[tuple[Values, tuple[str, ...]], ...]
@@ -37,28 +37,28 @@ class Run:
 
     name: str
     row: str
-    """Of the grid; a control has that of the first run that needs it."""
+    """Its row of the grid; a control has the row of the first run that needs it."""
     line: str
     """The method's name in the row."""
     role: str
     method: str
     seed: int
     settings: dict[str, Any]
-    """What `load_config` takes over the recipe, but for teacher, control and what is picked."""
+    """Overrides of the recipe, without teacher, control and what is picked."""
     recipe: str | None = None
     values: Values = ()
-    """What `vary` or `tune` gave it."""
+    """The values that `vary` or `tune` gave it."""
     teacher: str | None = None
     """Name of a run."""
     control: str | None = None
-    """Name of a run; `train` for controls of its own, None for none."""
+    """Name of a run; `train` to train its own controls, None to have none."""
     choices: tuple[Choice, ...] = ()
     tunes: bool = False
-    """Whether it is a candidate of a tuning row, which is never measured on test."""
+    """Whether it is a candidate of a tuning row, and so never measured on test."""
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Names of the runs that must be finished before."""
+        """Names of the runs that must be finished first."""
         named = [self.teacher, self.control if self.control != "train" else None]
         picked = [name for choice in self.choices for _, runs in choice.candidates for name in runs]
         return tuple(dict.fromkeys([name for name in named if name is not None] + picked))
@@ -72,7 +72,7 @@ class Run:
             picked: what tuning rows decided.
 
         Raises:
-            InputError: they are no settings, or do not go together.
+            InputError: a setting is unknown or out of range, or settings contradict each other.
         """
         places = {"teacher": teacher, "control": control}
         method = _STANDS_FOR if self.trains_controls else self.method
@@ -80,14 +80,14 @@ class Run:
 
     @property
     def trains_controls(self) -> bool:
-        """Whether it is the controls of other runs."""
+        """Whether it trains the controls of other runs."""
         return METHODS[self.method].is_control
 
 
 def expand(grid: Grid) -> dict[str, Run]:
-    """Every run of a grid by its name, what others need before them, else seed by seed in the grid's order.
+    """Every run of a grid by name: dependencies first, otherwise seed by seed in the grid's order.
 
-    Students of one seed whose controls would be alike share them, as a run of their own.
+    Students of one seed with identical controls share them; the controls are a run of their own.
 
     Raises:
         InputError: the settings of a run cannot be used.
@@ -96,7 +96,7 @@ def expand(grid: Grid) -> dict[str, Run]:
 
 
 def closure(name: str, plan: dict[str, Run]) -> dict[str, Run]:
-    """A run with all that it needs, directly or not."""
+    """A run and its dependencies, direct and indirect."""
     found: dict[str, Run] = {}
 
     def visit(name: str) -> None:
@@ -129,7 +129,7 @@ class _Expansion:
         return self.plan
 
     def add(self, row: Row, variant: Variant, values: Values, seed: int) -> str:
-        """Plan a run after what it needs; its name."""
+        """Plan a run after its dependencies, and return its name."""
         name = run_name(row.name, variant.name, values, seed)
         if name in self.plan:
             return name
@@ -144,7 +144,7 @@ class _Expansion:
         if control not in (None, "train"):
             raise InputError(f"Row {row.name!r} names the control {control}; set control to train or null in a sweep.")
 
-        # controls of another shape are trained within their run
+        # controls of another model are trained within their run
         alike = METHODS[method].model == METHODS[CONTROL].model and not config.class_ratios
         if control == "train" and alike:
             control = self.add_controls(row, values, settings, choices, config, seed)
@@ -184,7 +184,7 @@ class _Expansion:
         config: TrainingConfig,
         seed: int,
     ) -> str | None:
-        """Plan the controls of a run unless they are planned already; their name, None where it has none."""
+        """Plan the controls of a run unless they are planned, and return their name; None if it has none."""
         controls = controls_of(config)
         if not controls:
             return None
@@ -216,7 +216,7 @@ class _Expansion:
         return self.controls[key]
 
     def teacher(self, row: Row, variant: Variant, values: Values, seed: int) -> str:
-        """The run that teaches: of the teacher's seed, and of the same values where the teacher varies too."""
+        """The run that teaches: with the teacher's seed, and with the same values if the teacher varies too."""
         assert variant.teacher is not None
         source = self.grid.rows[variant.teacher]
         teaching = source.teaching(variant.method)
@@ -230,7 +230,7 @@ class _Expansion:
         return self.add(source, teaching, lines[0], seed if first == SAME_SEED else first)
 
     def choices(self, variant: Variant) -> tuple[Choice, ...]:
-        """What the rows of `tuned` decide of this variant."""
+        """What the rows of `tuned` decide for this variant."""
         found = []
         for name in variant.tuned:
             source = self.grid.rows[name]
@@ -253,7 +253,7 @@ def _shapes_controls(setting: str) -> bool:
 
 
 def _absolute_places(config: TrainingConfig) -> dict[str, str]:
-    """Local files and folders by their absolute paths: a worker need not stand where the sweep was started."""
+    """Local files and folders as absolute paths: a worker may have another working directory."""
     if not config.spec or not config.backbone:
         raise InputError("A sweep needs data and a backbone; add --set data.spec=SPEC and --set backbone=NAME.")
 
@@ -269,7 +269,7 @@ def _absolute_places(config: TrainingConfig) -> dict[str, str]:
 
 
 def run_name(row: str, method: str, values: Values, seed: int) -> str:
-    """A name that is a folder's too: row, method, values and seed."""
+    """A name that can be a folder's too: row, method, values and seed."""
     words = [f"{key}-{_plain(value)}" for key, value in values]
     return "-".join([row, method, *words, str(seed)])
 

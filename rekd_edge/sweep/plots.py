@@ -1,4 +1,4 @@
-"""A sweep's table as pictures."""
+"""Plots of a sweep's table."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ Line = dict[str, Any]
 
 
 def draw(grid: Grid, lines: list[Line], folder: Path) -> list[Path]:
-    """Write the pictures that the grid's rows ask for, each whole or not at all.
+    """Write the plots that the grid's rows call for, each atomically.
 
     `accuracy.png` has a point for each line that varies nothing, `KEY.png` the curves of rows that vary KEY (over the
-    actual rationale ratio where that is `target_ratio`), `tune-KEY.png` dev loss and accuracy of rows that tune it.
+    actual rationale ratio if KEY is `target_ratio`), `tune-KEY.png` dev loss and accuracy of rows that tune KEY.
 
     Args:
         grid: the grid.
         lines: its table, from `summarised`; lines without a finished run are left out.
-        folder: where to.
+        folder: where the plots are written.
 
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
@@ -69,7 +69,7 @@ def _pictures(grid: Grid, lines: list[Line]) -> Iterator[tuple[str, int, Any]]:
 
 
 def _dots(panel: Any, lines: list[Line], title: str) -> None:
-    """Accuracy by row, one colour a method."""
+    """Accuracy by row, one colour per method."""
     rows = list(dict.fromkeys(line["row"] for line in lines))
     names = list(dict.fromkeys(line["line"] for line in lines))
     for place, name in enumerate(names):
@@ -86,7 +86,7 @@ def _dots(panel: Any, lines: list[Line], title: str) -> None:
 
 
 def _curves(panel: Any, key: str, rows: list[Row], lines: list[Line], title: str) -> None:
-    """Accuracy over what is varied, one curve a row and method."""
+    """Accuracy over the varied setting, one curve per row and method."""
     over_ratio = key == "target_ratio"
     for place, row in enumerate(rows):
         for name in row.variants:
@@ -132,12 +132,12 @@ def _tuned(left: Any, right: Any, key: str, rows: list[Row], lines: list[Line]) 
 
 
 def _values(key: str, rows: list[Row]) -> list[Any]:
-    """What the rows try of a setting."""
+    """The values of a setting that the rows try."""
     return list(dict.fromkeys(value for row in rows for value in {**row.vary, **row.tune}[key]))
 
 
 def _place(key: str, rows: list[Row], line: Line) -> int:
-    """Where a line stands among the values of a setting, which may be no numbers."""
+    """The position of a line on the axis of a setting, whose values need not be numbers."""
     return _values(key, rows).index(line["values"][key])
 
 

@@ -16,14 +16,14 @@ from rekd_edge.sweep.table import CONTROL, Line
 __all__ = ["Section", "as_markdown", "as_rich", "sections"]
 
 _SPARE = ("F1", "rationale alone", "control", "n", "dev")
-"""Columns that a narrow terminal does without, the first ones first."""
+"""Columns that a narrow terminal leaves out, in this order."""
 _UNBOUNDED = Console(width=1000)
 _LEFT = ("row", "method")
 
 
 @dataclass(frozen=True)
 class Section:
-    """One table with what its columns are."""
+    """A table with its title and legend."""
 
     title: str
     columns: dict[str, list[str]]
@@ -32,7 +32,7 @@ class Section:
 
 
 def sections(document: dict[str, Any]) -> list[Section]:
-    """The tables of a sweep's document; those that nothing fills are left out."""
+    """The tables of a sweep's document, without empty ones."""
     lines = document["table"]
     parts = [_figures(lines), _differences(lines), _tuned(lines)]
     parts.append(_published(document["published"], document["source"]))
@@ -40,7 +40,7 @@ def sections(document: dict[str, Any]) -> list[Section]:
 
 
 def as_markdown(document: dict[str, Any]) -> str:
-    """All tables of a sweep, and what failed."""
+    """All tables of a sweep and its failed runs."""
     text = [f"# {document['title']}", ""]
     for section in sections(document):
         text += [f"## {section.title}", "", *_markdown_rows(section.columns), "", section.legend, ""]
@@ -50,7 +50,7 @@ def as_markdown(document: dict[str, Any]) -> str:
 
 
 def as_rich(section: Section, width: int | None = None) -> Table:
-    """For the terminal; columns that `width` characters have no room for are left out, and stand in `table.md`."""
+    """For the terminal. Columns that do not fit `width` characters are left out; `table.md` has them."""
     columns = dict(section.columns)
     if "ratio" in columns:
         columns["ratio"] = [cell.partition(" ")[0] for cell in columns["ratio"]]
@@ -90,7 +90,7 @@ def _figures(lines: Sequence[Line]) -> Section:
 
 
 def _differences(lines: Sequence[Line]) -> Section:
-    """What each line has over the control and over others."""
+    """Differences of each line to the control and to other lines."""
     compared = [line for line in lines if "differences" in line]
     references = dict.fromkeys(name for line in compared for name in line["differences"])
     classifiers = dict.fromkeys(name for line in compared for name in line.get("won_back", {}))
@@ -112,7 +112,7 @@ def _differences(lines: Sequence[Line]) -> Section:
 
 
 def _tuned(lines: Sequence[Line]) -> Section:
-    """What was tried on dev data."""
+    """The settings that were tried on dev data."""
     chosen = [(line, key, value) for line in lines for key, value in line.get("tuned", {}).items()]
     columns = {
         **_names([line for line, _, _ in chosen]),
@@ -156,7 +156,7 @@ def _filled(columns: dict[str, list[str]]) -> dict[str, list[str]]:
 
 
 def _interval(interval: Interval | None, percent: bool = False) -> str:
-    """`+0.020 [+0.010, +0.030]`, and what it does not show."""
+    """`+0.020 [+0.010, +0.030]`, marked if it does not exclude 0."""
     if interval is None:
         return ""
 

@@ -20,7 +20,7 @@ SAME_SEED: Literal["same"] = "same"
 
 @dataclass(frozen=True)
 class Variant:
-    """A method of a row with its settings and its teacher, under the name that the table has for it."""
+    """A method of a row with its settings and its teacher, under its name in the table."""
 
     name: str
     method: str
@@ -30,17 +30,17 @@ class Variant:
     """The row that teaches it."""
     teacher_seed: int | Literal["same"] | None = None
     tuned: tuple[str, ...] = ()
-    """The rows whose picks it takes."""
+    """The rows whose picked settings it takes."""
 
     @property
     def unused(self) -> frozenset[str]:
-        """Settings that leave its runs as they are."""
+        """Settings that have no effect on its runs."""
         return unused_by(self.method, self.teacher is not None)
 
 
 @dataclass(frozen=True)
 class Row:
-    """A model of the table: a line for each of its methods, and for each value that it varies or tunes."""
+    """A model of the table, with a line for each method and each value that it varies or tunes."""
 
     name: str
     role: str
@@ -59,8 +59,9 @@ class Row:
         return [tuple(zip(axes, values, strict=True)) for values in product(*axes.values())]
 
     def teaching(self, student: str) -> Variant:
-        """The variant whose run teaches students of a method: `re`, or the only one that selects; for `cls` students
-        `cls`, or the only one that does not.
+        """The variant whose run teaches students of a method.
+
+        It is `re`, or the only one that selects; for `cls` students `cls`, or the only one that does not.
 
         Raises:
             InputError: there is none.

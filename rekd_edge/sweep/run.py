@@ -1,4 +1,4 @@
-"""`rekd-edge sweep`: a grid's runs through an engine, and after each the table of those that are finished."""
+"""`rekd-edge sweep`: perform a grid's runs on an engine, and write the table of the finished ones after each."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ __all__ = ["command_of", "describe", "run_sweep"]
 TABLE, MARKDOWN = "table.json", "table.md"
 PACKAGES = ("torch", "transformers", "numpy", "tokenizers")
 _DRAW_SECONDS = 20.0
-"""Pictures are drawn no more often than this while the sweep goes on."""
+"""Plots are drawn at most this often while the sweep runs."""
 
 
 def run_sweep(
@@ -56,19 +56,19 @@ def run_sweep(
     gpus: float | None = None,
     command: str = "rekd-edge sweep",
 ) -> dict[str, Any]:
-    """Train and measure what is missing of a grid, and write `table.json`, `table.md` and pictures after every run.
+    """Train and measure the missing runs of a grid, and write `table.json`, `table.md` and plots after every run.
 
-    Runs that are finished, by the fingerprint of their settings, data and teacher, are left as they are, and those that
-    failed are not tried again without `retry`. A run that fails does not stop the others, but those that need it.
+    A run is known by the fingerprint of its settings, data and teacher. Finished runs are left as they are, and failed
+    ones are tried again only with `retry`. A failed run stops the runs that need it, and no others.
 
     Args:
         grid: what to train.
-        folder: the sweep's, new or of an earlier call.
-        engine: where.
+        folder: the sweep's folder, new or from an earlier call.
+        engine: where the runs are performed.
         retry: try failed runs again.
-        gpus: share of a GPU for each run; by default what this machine has over the workers, at most one, and of a
-            cluster that has GPUs one.
-        command: what the table says it was made by.
+        gpus: share of a GPU for each run; by default this machine's GPUs over its workers, at most one, and one GPU on
+            a cluster that has any.
+        command: the command that the table records.
 
     Returns:
         What `table.json` holds.
@@ -84,7 +84,7 @@ def run_sweep(
     resolver = Resolver(plan, folder)
 
     for name in plan:
-        resolver(name)  # data and backbones are checked before anything is written
+        resolver(name)  # checks data and backbones before anything is written
 
     with locked(folder):
         real_folder(folder / RUNS)
@@ -108,7 +108,7 @@ def _check_folder(folder: Path) -> None:
 
 
 def _take_over(plan: dict[str, Run], resolver: Resolver) -> None:
-    """Give finished runs this grid's names for them: its rows may have been renamed, or another grid's be the same."""
+    """Rename finished runs to this grid's names: rows may have been renamed, or shared with another grid."""
     for name in plan:
         run = resolver(name)
         if run is None or run.folder.exists():
@@ -138,7 +138,7 @@ class _Sweep:
         self._can_draw = True
 
     def perform(self, engine: EngineSettings, retry: bool, gpus: float | None) -> None:
-        """Run what is neither finished nor failed."""
+        """Perform the runs that are neither finished nor failed."""
         missing = [name for name in self.plan if not self._settled(name, retry)]
         found, failed = len(self.results), len(self.errors)
         if found or failed:
@@ -169,7 +169,7 @@ class _Sweep:
                 self.write()
 
     def _settled(self, name: str, retry: bool) -> bool:
-        """Whether a run is finished, has failed before, or needs one that has; notes which."""
+        """Whether a run is finished, failed before, or needs a failed one; remembers which."""
         failed = next((need for need in self.plan[name].needs if need in self.errors), None)
         if failed is not None:
             self.errors[name] = f"It needs {failed}, which failed."
@@ -206,14 +206,14 @@ class _Sweep:
         return run.config(run.teacher, run.control, {}) if resolved is None else resolved.config
 
     def _cost(self, name: str) -> float:
-        """Epochs, twice where a generator is trained beside the predictor."""
+        """Epochs, counted twice if a generator is trained too."""
         config, method = self._config(name), METHODS[self.plan[name].method]
         if self.plan[name].trains_controls:
             return float(sum(control.config.epochs or 0 for control in controls_of(config)))
         return float((config.epochs or method.epochs) * (2 if method.selects else 1))
 
     def write(self, pictures: bool = False) -> None:
-        """Write the table of what is finished."""
+        """Write the table of the finished runs."""
         document = self.document()
         write_json(self.folder / TABLE, document)
         write_text(self.folder / MARKDOWN, as_markdown(document))
@@ -228,7 +228,7 @@ class _Sweep:
             self._drawn = time.monotonic()
 
     def document(self) -> dict[str, Any]:
-        """What `table.json` holds: the same whatever engine, order and workers."""
+        """The content of `table.json`, whatever the engine, the order and the number of workers."""
         controls = [run.name for run in self.plan.values() if run.trains_controls]
         order = [run.name for run in self._in_order() if run.name not in controls]
         return {
@@ -247,7 +247,7 @@ class _Sweep:
         }
 
     def _row(self, name: str) -> dict[str, Any]:
-        """A result under the names of this grid, which may not be the one that it was made for."""
+        """A result under the names of this grid, though it may have been made for another."""
         resolved = self.resolver(name)
         assert resolved is not None
         return self.results[name] | labels(self.plan[name], resolved)
@@ -266,14 +266,14 @@ class _Sweep:
 
 
 def _figures_of(row: dict[str, Any]) -> str:
-    """What is told of a run that ended."""
+    """The figures of a run in the line that is printed when it ends."""
     if row["accuracy"] is None:
         return f"dev accuracy {row['dev_accuracy']:.3f}  ratio {row['dev_rationale_ratio']:.1%}"
     return f"accuracy {row['accuracy']:.3f}  ratio {row['rationale_ratio']:.1%}"
 
 
 def _gpu_share(engine: EngineSettings) -> float | None:
-    """Of a GPU for each run: a whole one, less where more workers than this machine has must fit on them."""
+    """The share of a GPU for each run: a whole one, or less if there are more workers than GPUs."""
     if engine.address is not None:
         return None
     here = torch.cuda.device_count()
@@ -282,7 +282,7 @@ def _gpu_share(engine: EngineSettings) -> float | None:
 
 @contextmanager
 def _closing(outcomes: Iterator[Any]) -> Iterator[None]:
-    """End what an engine still runs, however the sweep ends."""
+    """Stop the engine's tasks however the sweep ends."""
     try:
         yield
     finally:
@@ -291,7 +291,7 @@ def _closing(outcomes: Iterator[Any]) -> Iterator[None]:
 
 
 def describe(grid: Grid) -> list[str]:
-    """One line for each run: its name, the settings that not all runs have, and what it needs."""
+    """One line per run: its name, the settings in which runs differ, and the runs that it needs."""
     plan = expand(grid)
     every = [run.settings for run in plan.values()]
     lines = []
@@ -319,7 +319,7 @@ _NONE = object()
 
 
 def command_of(grid: str, settings: dict[str, str], seeds: int | None) -> str:
-    """The command that makes a table, local folders by their last part alone; engine and output do not matter to it."""
+    """The command of a table, with the last part of local paths; engine and output are left out."""
     words = ["rekd-edge", "sweep", Path(grid).name]
     words += [] if seeds is None else ["--seeds", str(seeds)]
     for key, value in settings.items():

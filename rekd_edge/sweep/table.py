@@ -1,7 +1,7 @@
 """A sweep's runs as lines: figures over the seeds, and differences between methods with their intervals.
 
 results of runs ─► summarised ─► lines, one for each method and value of a row
-grid            ─► published  ─► the paper's figures, which stay apart from ours
+grid            ─► published  ─► the paper's figures, kept apart from ours
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rekd_edge.sweep.rows import Grid, Row, Values, Variant
 __all__ = ["CONTROL", "published", "summarised"]
 
 CONTROL = "control"
-"""What a difference to the random-mask control is called."""
+"""The name of a difference to the random-mask control."""
 _FIGURES = (
     *("accuracy", "dev_accuracy", "rationale_ratio", "rationale_accuracy", "random_mask_accuracy"),
     *("dev_loss", "dev_rationale_ratio", "rationale_f1"),
@@ -28,7 +28,7 @@ _FIGURES = (
 _ON_TEST = ("accuracy", "rationale_ratio", "rationale_accuracy", "random_mask_accuracy", "rationale_f1")
 
 Results = dict[int, dict[str, Any]]
-"""Seed to the row of a finished run."""
+"""Rows of finished runs by seed."""
 Line = dict[str, Any]
 
 
@@ -38,14 +38,14 @@ def summarised(grid: Grid, plan: dict[str, Run], results: dict[str, dict[str, An
     Args:
         grid: the grid.
         plan: all its runs.
-        results: run name to row, of those that are finished.
+        results: rows of finished runs by name.
 
     Returns:
         `row`, `line` (the method's name in the row), `method`, `role`, `values`, `n` finished `of` all; each figure
         that all finished runs have as `{"mean", "std"}` (sample standard deviation, None of one run); `differences` of
         test accuracy to the control and to other lines of the row, and for `rekd` the share of what RE loses to each
         CLS that it has `won_back`, as intervals; `tuned`, the settings that other rows chose on dev data; `picked` for
-        the line that a tuning row decides for.
+        the line that a tuning row picks.
     """
     table = _Table(grid, plan, results)
     lines = []
@@ -69,7 +69,7 @@ class _Table:
     results: dict[str, dict[str, Any]]
 
     def line(self, row: Row, variant: Variant, values: Values) -> Line:
-        """What is known of a line."""
+        """The entry of a line."""
         found = self.of_line(row, variant.name, values)
         entry = {
             "row": row.name,
@@ -88,7 +88,7 @@ class _Table:
             return entry
 
         if not METHODS[variant.method].selects:
-            entry.pop("rationale_f1", None)  # of a whole input it says nothing
+            entry.pop("rationale_f1", None)  # it means nothing for a whole input
 
         more = {
             "differences": self.differences(row, variant, values, found),
@@ -106,12 +106,12 @@ class _Table:
         }
 
     def beside(self, row: Row, name: str, values: Values) -> Results:
-        """The runs of another line of the row, at the same values as far as it knows them."""
+        """The runs of another line of the row, at the same values of the settings that both read."""
         matching = [line for line in row.lines(name) if set(line) <= set(values)]
         return self.of_line(row, name, matching[0]) if matching else {}
 
     def differences(self, row: Row, variant: Variant, values: Values, found: Results) -> dict[str, Any]:
-        """Test accuracy over that of the control and of other lines, at the seeds that both have."""
+        """Differences in test accuracy to the control and to other lines, over their common seeds."""
         pairs: dict[str, list[float]] = {
             CONTROL: [
                 result.get("rationale_accuracy", result["accuracy"]) - result["random_mask_accuracy"]
@@ -126,7 +126,7 @@ class _Table:
         return {name: of_difference(differences) for name, differences in pairs.items() if differences}
 
     def won_back(self, row: Row, variant: Variant, values: Values, found: Results) -> dict[str, Any]:
-        """The share of the accuracy that RE loses to each CLS which its distilled sibling wins back."""
+        """The share of the gap between RE and each CLS that distillation closes."""
         base = _undistilled(row, variant)
         if base is None or not METHODS[variant.method].selects:
             return {}
@@ -141,13 +141,13 @@ class _Table:
         return {name: share for name, share in shares.items() if share is not None}
 
     def tuned(self, variant: Variant, found: Results) -> dict[str, Any]:
-        """Setting to the values that were `tried` on dev data and the one `taken`."""
+        """For each setting, the values that were `tried` on dev data and the one `taken`."""
         tried = {key: values for name in variant.tuned for key, values in self.grid.rows[name].tune.items()}
         taken: dict[str, Any] = next((result["settings"] for result in found.values() if "settings" in result), {})
         return {key: {"tried": values, "taken": taken[key]} for key, values in tried.items() if key in taken}
 
     def mark_picked(self, row: Row, entries: list[Line]) -> None:
-        """Mark the line that `Resolver.pick` takes, once all are finished."""
+        """Mark the line that `Resolver.pick` takes, once all runs are finished."""
         if any(entry["n"] < entry["of"] for entry in entries):
             return
 
@@ -159,7 +159,7 @@ class _Table:
 
 
 def published(grid: Grid) -> list[dict[str, Any]]:
-    """The paper's figures that the grid names: `row`, `line`, `values`, its own keys, and what REKD wins by them."""
+    """The paper's figures in the grid: `row`, `line`, `values`, the figures, and REKD's gain over RE."""
     figures = []
     for row in grid.rows.values():
         for name, given in row.published.items():
@@ -186,7 +186,7 @@ def _published_gains(row: Row, values: Values) -> dict[str, float]:
 
 
 def _references(row: Row, variant: Variant) -> Iterator[str]:
-    """The lines that a line is compared with: itself without a teacher, RE, and every classifier of the whole input."""
+    """The lines that a line is compared with: its undistilled method, RE, and every classifier of the whole input."""
     method = METHODS[variant.method]
     if (base := _undistilled(row, variant)) is not None:
         yield base
@@ -200,7 +200,7 @@ def _references(row: Row, variant: Variant) -> Iterator[str]:
 
 
 def _undistilled(row: Row, variant: Variant) -> str | None:
-    """The line of the same method without a teacher; RE for REKD."""
+    """The line of the same method without a teacher, which is RE for REKD."""
     if variant.teacher is None:
         return None
     wanted = "re" if METHODS[variant.method].teacher == "must" else variant.method
@@ -209,12 +209,12 @@ def _undistilled(row: Row, variant: Variant) -> str | None:
 
 
 def _is_of(run: Run, row: Row, name: str, values: Values) -> bool:
-    """Whether a run is one of a line; a teacher's seed may be none of its row's."""
+    """Whether a run belongs to a line; a teacher may have a seed that its row does not list."""
     return (run.row, run.line, run.values) == (row.name, name, values) and run.seed in row.seeds
 
 
 def _measured(*lines: Results) -> list[int]:
-    """The seeds that all lines have a test accuracy of."""
+    """The seeds for which all lines have a test accuracy."""
     having = [{seed for seed, result in found.items() if result.get("accuracy") is not None} for found in lines]
     return sorted(set.intersection(*having))
 
