@@ -13,11 +13,11 @@ __all__ = ["axes", "known", "mapping", "text", "texts", "whole"]
 
 def axes(given: Any, where: str) -> dict[str, list[Any]]:
     """Settings and the values that each takes in turn."""
-    found = mapping(given, where)
-    for key, values in found.items():
+    settings = mapping(given, where)
+    for key, values in settings.items():
         if not isinstance(values, list) or not values:
             raise InputError(f"{where} takes a list of values for {key}, not {shown(values)}.")
-    return found
+    return settings
 
 
 def mapping(value: Any, where: str) -> dict[str, Any]:

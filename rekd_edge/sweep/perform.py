@@ -98,10 +98,10 @@ class Resolver:
         picked: dict[str, Any] = {}
 
         for choice in run.choices:
-            found = self.pick(choice)
-            if found is None:
+            values = self.pick(choice)
+            if values is None:
                 return None
-            picked |= found
+            picked |= values
 
         teacher = None if run.teacher is None else self(run.teacher)
         own = run.control in (None, "train")
@@ -130,15 +130,15 @@ class Resolver:
 
     def pick(self, choice: Choice) -> dict[str, Any] | None:
         """The values with the lowest mean dev loss, among those on target if there are any; None until all ran."""
-        found = []
+        ranked = []
         for values, names in choice.candidates:
             results = [self.result(name) for name in names]
             rows = [row for row in results if row is not None]
             if len(rows) < len(results):
                 return None
-            found.append((*rank_of_pick(rows), values))
+            ranked.append((*rank_of_pick(rows), values))
 
-        return dict(min(found, key=lambda entry: entry[:2])[2])
+        return dict(min(ranked, key=lambda entry: entry[:2])[2])
 
     def result(self, name: str) -> dict[str, Any] | None:
         """The row of a finished run."""

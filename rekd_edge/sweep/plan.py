@@ -97,17 +97,17 @@ def expand(grid: Grid) -> dict[str, Run]:
 
 def closure(name: str, plan: dict[str, Run]) -> dict[str, Run]:
     """A run and its dependencies, direct and indirect."""
-    found: dict[str, Run] = {}
+    closed: dict[str, Run] = {}
 
     def visit(name: str) -> None:
-        if name not in found:
-            found[name] = plan[name]
+        if name not in closed:
+            closed[name] = plan[name]
             for needed in plan[name].needs:
                 visit(needed)
 
     visit(name)
 
-    return found
+    return closed
 
 
 class _Expansion:
@@ -231,7 +231,7 @@ class _Expansion:
 
     def choices(self, variant: Variant) -> tuple[Choice, ...]:
         """What the rows of `tuned` decide for this variant."""
-        found = []
+        choices = []
         for name in variant.tuned:
             source = self.grid.rows[name]
             if source.tune.keys() <= variant.unused:
@@ -242,9 +242,9 @@ class _Expansion:
                 (values, tuple(self.add(source, tuning, values, seed) for seed in source.seeds))
                 for values in source.lines(tuning.name)
             ]
-            found.append(Choice(name, tuple(candidates)))
+            choices.append(Choice(name, tuple(candidates)))
 
-        return tuple(found)
+        return tuple(choices)
 
 
 def _shapes_controls(setting: str) -> bool:

@@ -73,11 +73,11 @@ def _dots(panel: Any, lines: list[Line], title: str) -> None:
     rows = list(dict.fromkeys(line["row"] for line in lines))
     names = list(dict.fromkeys(line["line"] for line in lines))
     for place, name in enumerate(names):
-        found = [line for line in lines if line["line"] == name]
+        own = [line for line in lines if line["line"] == name]
         shift = 0.6 * ((place + 0.5) / len(names) - 0.5)
-        at = [rows.index(line["row"]) + shift for line in found]
+        at = [rows.index(line["row"]) + shift for line in own]
         colour = _COLOURS.get(name, f"C{place + len(_COLOURS)}")
-        _bars(panel, at, found, "accuracy", fmt="o", color=colour, label=name.upper())
+        _bars(panel, at, own, "accuracy", fmt="o", color=colour, label=name.upper())
 
     panel.set_title(title, fontsize="small", wrap=True)
     panel.set(ylabel="test accuracy", xlim=(-0.6, len(rows) - 0.4))
@@ -90,11 +90,11 @@ def _curves(panel: Any, key: str, rows: list[Row], lines: list[Line], title: str
     over_ratio = key == "target_ratio"
     for place, row in enumerate(rows):
         for name in row.variants:
-            found = [line for line in lines if (line["row"], line["line"]) == (row.name, name)]
-            varied = [line for line in found if key in line["values"]]
+            own = [line for line in lines if (line["row"], line["line"]) == (row.name, name)]
+            varied = [line for line in own if key in line["values"]]
             if not varied:  # of the whole input: the end of every curve
-                if over_ratio and found:
-                    panel.axhline(found[0]["accuracy"]["mean"], color=f"C{place}", ls=":", lw=1)
+                if over_ratio and own:
+                    panel.axhline(own[0]["accuracy"]["mean"], color=f"C{place}", ls=":", lw=1)
                 continue
 
             at = [line["rationale_ratio"]["mean"] if over_ratio else _place(key, rows, line) for line in varied]
@@ -114,14 +114,14 @@ def _curves(panel: Any, key: str, rows: list[Row], lines: list[Line], title: str
 def _tuned(left: Any, right: Any, key: str, rows: list[Row], lines: list[Line]) -> None:
     """Dev loss and accuracy over the values that were tried, evenly spaced; a ring marks the pick."""
     for place, row in enumerate(rows):
-        found = [line for line in lines if line["row"] == row.name]
-        at = [_place(key, rows, line) for line in found]
+        own = [line for line in lines if line["row"] == row.name]
+        at = [_place(key, rows, line) for line in own]
         joined = "o-" if len(row.tune) == 1 else "o"
 
         for panel, figure in ((left, "dev_loss"), (right, "dev_accuracy")):
-            _bars(panel, at, found, figure, label=row.name, fmt=joined, color=f"C{place}")
+            _bars(panel, at, own, figure, label=row.name, fmt=joined, color=f"C{place}")
 
-        for x, line in zip(at, found, strict=True):
+        for x, line in zip(at, own, strict=True):
             if line.get("picked"):
                 left.plot(x, line["dev_loss"]["mean"], "o", ms=14, mfc="none", color=f"C{place}")
 

@@ -140,16 +140,16 @@ class _Sweep:
     def perform(self, engine: EngineSettings, retry: bool, gpus: float | None) -> None:
         """Perform the runs that are neither finished nor failed."""
         missing = [name for name in self.plan if not self._settled(name, retry)]
-        found, failed = len(self.results), len(self.errors)
-        if found or failed:
-            say(f"{found} of {len(self.plan)} runs are finished already" + (f", {failed} failed" if failed else ""))
+        finished, failed = len(self.results), len(self.errors)
+        if finished or failed:
+            say(f"{finished} of {len(self.plan)} runs are finished already" + (f", {failed} failed" if failed else ""))
         if not missing:
             return
 
         self.write()
         share = _gpu_share(engine) if gpus is None else gpus
         tasks = [self._task(name, set(missing), share) for name in missing]
-        board = Board({name: self._cost(name) for name in missing}, found, failed)
+        board = Board({name: self._cost(name) for name in missing}, finished, failed)
 
         outcomes = run_tasks(tasks, engine, lambda task: board.started(task.name, self._folder(task.name)))
         with board.shown(), _closing(outcomes):

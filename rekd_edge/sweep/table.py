@@ -70,16 +70,16 @@ class _Table:
 
     def line(self, row: Row, variant: Variant, values: Values) -> Line:
         """The entry of a line."""
-        found = self.of_line(row, variant.name, values)
+        runs = self.of_line(row, variant.name, values)
         entry = {
             "row": row.name,
             "line": variant.name,
             "method": variant.method,
             "role": row.role,
             "values": dict(values),
-            "n": len(found),
+            "n": len(runs),
             "of": sum(_is_of(run, row, variant.name, values) for run in self.plan.values()),
-            **{name: figure for name in _FIGURES if (figure := _figure(found, name)) is not None},
+            **{name: figure for name in _FIGURES if (figure := _figure(runs, name)) is not None},
         }
 
         if row.tune:
@@ -91,9 +91,9 @@ class _Table:
             entry.pop("rationale_f1", None)  # it means nothing for a whole input
 
         more = {
-            "differences": self.differences(row, variant, values, found),
-            "won_back": self.won_back(row, variant, values, found),
-            "tuned": self.tuned(variant, found),
+            "differences": self.differences(row, variant, values, runs),
+            "won_back": self.won_back(row, variant, values, runs),
+            "tuned": self.tuned(variant, runs),
         }
         return entry | {name: value for name, value in more.items() if value}
 
@@ -110,22 +110,22 @@ class _Table:
         matching = [line for line in row.lines(name) if set(line) <= set(values)]
         return self.of_line(row, name, matching[0]) if matching else {}
 
-    def differences(self, row: Row, variant: Variant, values: Values, found: Results) -> dict[str, Any]:
+    def differences(self, row: Row, variant: Variant, values: Values, runs: Results) -> dict[str, Any]:
         """Differences in test accuracy to the control and to other lines, over their common seeds."""
         pairs: dict[str, list[float]] = {
             CONTROL: [
                 result.get("rationale_accuracy", result["accuracy"]) - result["random_mask_accuracy"]
-                for result in found.values()
+                for result in runs.values()
                 if result.get("random_mask_accuracy") is not None and result["accuracy"] is not None
             ]
         }
         for name in _references(row, variant):
             other = self.beside(row, name, values)
-            pairs[name] = [found[seed]["accuracy"] - other[seed]["accuracy"] for seed in _measured(found, other)]
+            pairs[name] = [runs[seed]["accuracy"] - other[seed]["accuracy"] for seed in _measured(runs, other)]
 
         return {name: of_difference(differences) for name, differences in pairs.items() if differences}
 
-    def won_back(self, row: Row, variant: Variant, values: Values, found: Results) -> dict[str, Any]:
+    def won_back(self, row: Row, variant: Variant, values: Values, runs: Results) -> dict[str, Any]:
         """The share of the gap between RE and each CLS that distillation closes."""
         base = _undistilled(row, variant)
         if base is None or not METHODS[variant.method].selects:
@@ -134,16 +134,16 @@ class _Table:
         re, shares = self.beside(row, base, values), {}
         for name in (name for name, other in row.variants.items() if other.method == "cls" and other.teacher is None):
             cls = self.beside(row, name, values)
-            if seeds := _measured(found, re, cls):
-                won, lost = ([over[seed]["accuracy"] - re[seed]["accuracy"] for seed in seeds] for over in (found, cls))
+            if seeds := _measured(runs, re, cls):
+                won, lost = ([over[seed]["accuracy"] - re[seed]["accuracy"] for seed in seeds] for over in (runs, cls))
                 shares[name] = of_share(won, lost)
 
         return {name: share for name, share in shares.items() if share is not None}
 
-    def tuned(self, variant: Variant, found: Results) -> dict[str, Any]:
+    def tuned(self, variant: Variant, runs: Results) -> dict[str, Any]:
         """For each setting, the values that were `tried` on dev data and the one `taken`."""
         tried = {key: values for name in variant.tuned for key, values in self.grid.rows[name].tune.items()}
-        taken: dict[str, Any] = next((result["settings"] for result in found.values() if "settings" in result), {})
+        taken: dict[str, Any] = next((result["settings"] for result in runs.values() if "settings" in result), {})
         return {key: {"tried": values, "taken": taken[key]} for key, values in tried.items() if key in taken}
 
     def mark_picked(self, row: Row, entries: list[Line]) -> None:
@@ -215,13 +215,13 @@ def _is_of(run: Run, row: Row, name: str, values: Values) -> bool:
 
 def _measured(*lines: Results) -> list[int]:
     """The seeds for which all lines have a test accuracy."""
-    having = [{seed for seed, result in found.items() if result.get("accuracy") is not None} for found in lines]
+    having = [{seed for seed, result in runs.items() if result.get("accuracy") is not None} for runs in lines]
     return sorted(set.intersection(*having))
 
 
-def _figure(found: Results, name: str) -> dict[str, float | None] | None:
-    values = [result[name] for result in found.values() if result.get(name) is not None]
-    return _spread(values) if values and len(values) == len(found) else None
+def _figure(runs: Results, name: str) -> dict[str, float | None] | None:
+    values = [result[name] for result in runs.values() if result.get(name) is not None]
+    return _spread(values) if values and len(values) == len(runs) else None
 
 
 def _spread(values: Sequence[float]) -> dict[str, float | None]:
