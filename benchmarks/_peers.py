@@ -1,9 +1,9 @@
-"""The black boxes to compare with: classifiers of the predictor's geometry with random weights, made the usual way.
+"""The black boxes to compare with: classifiers of the predictor's geometry with random weights, exported as usual.
 
 - `optimum-classifier`: what `optimum-cli export onnx` and `optimum-cli onnxruntime quantize --avx512_vnni` write.
-- `openvino-classifier`: OpenVINO's conversion, and NNCF's post-training int8 calibrated on real inputs, on the latency
-  hint. Its int8 runs whatever is not quantised in OpenVINO's own choice of precision, which is bfloat16 where the
-  processor has it; its fp32 is held to float32.
+- `openvino-classifier`: OpenVINO's conversion, and NNCF's post-training int8 calibrated on real inputs, with the latency
+  hint. In int8, OpenVINO chooses the precision of what is not quantised, which is bfloat16 if the processor has it;
+  its fp32 is forced to float32.
 
 Every system is a `System`: a function on ready arrays.
 """
@@ -34,7 +34,7 @@ MODELS = {"text": AutoModelForSequenceClassification, "image": AutoModelForImage
 
 @dataclass(frozen=True)
 class System:
-    """Something that answers ready arrays; `inputs` names those that it takes."""
+    """A function on ready arrays; `inputs` names those that it takes."""
 
     name: str
     precision: str
@@ -74,7 +74,7 @@ def openvino_system(precision: str, graph: Path, threads: int) -> System:
 
 
 class BlackBox:
-    """One classifier of a geometry in every form, built into the work folder where it is missing."""
+    """One classifier of a geometry in every form, built into the work folder if it is missing."""
 
     def __init__(self, geometry: str, material: Material) -> None:
         self.geometry = geometry
@@ -99,7 +99,7 @@ class BlackBox:
         return self._built("openvino", self._save_openvino) / f"{precision}.xml"
 
     def systems(self, threads: int) -> list[System]:
-        """All forms of it that are compared with, ready to run."""
+        """All forms of the classifier, ready to run."""
         both = ("fp32", "int8")
         optimum = [onnx_system("optimum-classifier", p, self.optimum_graph(p), threads) for p in both]
         return optimum + [openvino_system(p, self.openvino_graph(p), threads) for p in both]

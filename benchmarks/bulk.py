@@ -1,12 +1,12 @@
-"""How many rows a second does bulk prediction take through, with one worker and with two, in processes and on Ray?
+"""How many rows per second does bulk prediction process, with one and two workers, in processes and on Ray?
 
     python benchmarks/bulk.py --imdb FOLDER --tokenizer FOLDER
 
-IMDB reviews in Parquet files, an int8 bundle of BERT-mini's geometry, one thread a worker. Seconds run from the call to
-the last finished file, so that starting processes, opening bundles and, on Ray, starting and ending Ray are in them.
-`rationalizer` is the floor: the same texts in one list, in this process, with the bundle open and nothing written.
-Systems take turns; the best turn counts, which a busy machine disturbs least. `cpu_seconds`, of all processes together
-and the least of the turns, say what the work costs where others use the machine too (on Ray they are not known).
+IMDB reviews in Parquet files, an int8 bundle of BERT-mini's geometry, one thread per worker. Time is measured from the
+call to the last finished file, including starting processes, opening bundles and starting and stopping Ray.
+`rationalizer` is the lower bound: the same texts as one list in this process, with the bundle open and nothing written.
+Systems alternate, and the fastest turn counts, because a busy machine affects it least. `cpu_seconds` is the smallest
+total over all processes, for machines that others use too (it is unknown on Ray).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ TOKENS = 256
 
 
 def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """One row a system."""
+    """Measure every system: one row each."""
     material = Material(arguments)
     bundle = Recipe.of("bert-mini", [TOKENS]).bundle(material, "int8")
     test = material.data("text").split("test")
@@ -68,14 +68,14 @@ def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def counting(system: Callable[[int], Any], spent: list[float], turn: int) -> None:
-    """Run a system and note the processor seconds of this process and of those that it has waited for."""
+    """Run a system and record the processor seconds of this process and of the child processes that it waited for."""
     before = sum(os.times()[:4])
     system(turn)
     spent.append(sum(os.times()[:4]) - before)
 
 
 def write_inputs(texts: list[str], folder: Path) -> None:
-    """The texts in `FILES` Parquet files."""
+    """Write the texts to `FILES` Parquet files."""
     folder.mkdir()
     for number in range(FILES):
         part = texts[number::FILES]
@@ -83,7 +83,7 @@ def write_inputs(texts: list[str], folder: Path) -> None:
 
 
 def predict_anew(bundle: Path, source: Path, arguments: argparse.Namespace, engine: EngineSettings, turn: int) -> None:
-    """Predict everything into a folder that is then removed."""
+    """Predict everything into a temporary folder."""
     output = source.parent / f"{engine.name}-{engine.workers}-{turn}"
     report = predict_files(bundle, source, output, engine, rows_per_task=arguments.rows_per_task)
     say(f"{engine.name} x {engine.workers}: {report['rows_per_s']:.0f} rows/s")

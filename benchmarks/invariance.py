@@ -1,10 +1,10 @@
-"""Does a text have one answer, whatever it is batched with? An int8 bundle over a million real tokens.
+"""Does a text always get the same answer, whatever its batch? An int8 bundle over a million real tokens.
 
     python benchmarks/invariance.py [BUNDLE]... --imdb FOLDER --tokenizer FOLDER
 
-Test reviews of their own length, at most 256 tokens, are asked three times: alone on one thread, in shuffled batches on
-two, and alone but padded to 256. Without a BUNDLE, a BERT-mini with random weights is built. Writes
-`results/invariance.json`; status 1 if any mask or label differs.
+Test reviews of at most 256 tokens are predicted three times: alone on one thread, in shuffled batches on two threads,
+and alone but padded to 256. Without a BUNDLE, a BERT-mini with random weights is built. Writes
+`results/invariance.json`; exits with status 1 if any mask or label differs.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ LENGTH = 256
 
 
 def main() -> None:
-    """One row a bundle."""
+    """Check every bundle: one row each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundles", nargs="*", type=Path, metavar="BUNDLE", help="int8 text bundles")
-    parser.add_argument("--features", type=int, default=1_000_000, help="tokens to check, special tokens apart")
+    parser.add_argument("--features", type=int, default=1_000_000, help="tokens to check, without special tokens")
     Material.add_arguments(parser)
     arguments = parser.parse_args()
     material = Material(arguments)
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def checked(bundle: Path, material: Material, features: int) -> dict[str, Any]:
-    """What differed over so many tokens of the test reviews."""
+    """Count the differences over this many tokens of the test reviews."""
     manifest = Manifest.load(bundle)
     feeds = reviews(bundle, manifest, material, features)
     assert manifest.text is not None
@@ -62,7 +62,7 @@ def checked(bundle: Path, material: Material, features: int) -> dict[str, Any]:
 
 
 def reviews(bundle: Path, manifest: Manifest, material: Material, features: int) -> list[Feed]:
-    """Test reviews as the bundle reads them, one row each, until they hold so many tokens that are features."""
+    """Test reviews as the bundle reads them, one row each, until they hold this many features."""
     assert manifest.text is not None
     tokenizer = load_tokenizer(bundle / LAYOUT.tokenizer, min(LENGTH, manifest.text.max_length))
     texts = material.data("text").split("test").inputs

@@ -1,8 +1,8 @@
-"""The tables of the committed sweeps once more, from the runs that they hold: after the table's code changed.
+"""Recompute the tables of the committed sweeps from the runs that they hold, after the code of tables changed.
 
     python benchmarks/tables.py [NAME ...]
 
-No run is made again. Prints the tables as Markdown.
+Trains nothing. Prints the tables as Markdown.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from rekd_edge.sweep.table import published, summarised
 
 
 def main() -> None:
-    """Rewrite the sweeps that are named, all by default."""
+    """Rewrite the named sweeps, all by default."""
     for path in sorted(RESULTS.glob("sweep-*.json")):
         if sys.argv[1:] and path.stem.removeprefix("sweep-") not in sys.argv[1:]:
             continue
@@ -32,7 +32,7 @@ def main() -> None:
 
 
 def retabled(document: dict[str, Any]) -> dict[str, Any]:
-    """A sweep's document with the tables that follow from its rows."""
+    """A sweep's document with tables recomputed from its rows."""
     words = shlex.split(document["command"])
     seeds = int(words[words.index("--seeds") + 1]) if "--seeds" in words else None
     grid = load_grid(Path(words[2]).stem, seeds=seeds)

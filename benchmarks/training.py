@@ -1,4 +1,4 @@
-"""Our training step against a plain loop written from the paper, on the same device and the same examples.
+"""The training step compared with a plain loop written from the paper, on the same device and the same examples.
 
     python benchmarks/training.py imdb --data FOLDER --backbone FOLDER
     python benchmarks/training.py cifar10 --data FOLDER --backbone FOLDER --image-size 224
@@ -6,16 +6,16 @@
     python benchmarks/training.py accuracy --data FOLDER --backbone FOLDER --teacher RUN
     python benchmarks/training.py allocator --data FOLDER --backbone FOLDER
 
-The plain loop: fp32, texts padded to the longest that the recipe allows, the teacher run in every step, the loss read
-back in every step, images resized one by one, AdamW as torch gives it, the attention that transformers chooses. It
-uses the same modules and the same equations, so that nothing but the loop differs. The two take turns step by step in
-one process, each seeing every example once; on a GPU after an epoch that warms up, on a CPU after one step of the plain
-loop. Teacher targets are computed anew for each row and timed apart; `amortised` counts them over the paper's 35
-epochs. Peak memory is that of processes of their own (on a CPU where /proc tells it). All of them give freed memory
-back, as a process does by default; `allocator` measures RE on IMDB with that and with `keep_freed_memory`, process by
-process in turn. `accuracy` trains REKD students with what makes a step fast (bf16, batches of like length, padded to
-the longest of them) and without: on planted reviews, or on IMDB as the grid `small-table3` does, by a teacher of
-its.
+The plain loop trains in fp32, pads texts to the longest that the recipe allows, runs the teacher and reads the loss
+back in every step, resizes images one by one, and uses torch's default AdamW and the attention that transformers
+chooses. Modules and equations are the same, so only the loop differs. The two loops alternate step by step in one
+process, and each sees every example once, after a warm-up of one epoch on a GPU and one plain step on a CPU. Teacher
+targets are computed anew for each row and timed separately; `amortised` spreads them over the paper's 35 epochs. Peak
+memory is measured in separate processes (on a CPU if /proc reports it).
+
+`allocator` measures RE on IMDB in alternating processes that return freed memory to the system, as all processes above
+do, or keep it (`keep_freed_memory`). `accuracy` trains REKD students with and without what makes a step fast (bf16,
+batches of similar length): on planted reviews, or on IMDB with a teacher from the grid `small-table3`.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ from rekd_edge.training.run import train
 from rekd_edge.training.trainer import RationaleTrainer
 
 EPOCHS = 35
-"""The paper's; over so many epochs the pass of the teacher is spread."""
+"""The paper's; the teacher's pass is spread over so many."""
 LAYERS = {"imdb": (6, (3, 2, 1)), "cifar10": (12, (6, 4, 3))}
-"""Of the teacher and of its students."""
+"""Layers of the teacher and of its students."""
 PAPER = {"count_all_positions": False, "control": None, "allow_weak_teacher": True, "epochs": 1, "early_stopping": None}
 """The paper's recipe without what is no part of a step; padding never counts as a feature, here as there."""
 KEEPS = "rekd_edge.training.run.keep_freed_memory"
@@ -125,7 +125,7 @@ def arguments() -> argparse.Namespace:
 
 
 def accuracies(given: argparse.Namespace) -> tuple[str, list[dict[str, Any]]]:
-    """Test accuracy of students trained fast and plainly, by the same seeds and teacher; the name of the results."""
+    """Test accuracy of students trained with the fast and the plain step, and the name of the results."""
     rows = []
     with tempfile.TemporaryDirectory() as work:
         teacher = given.teacher or Path(work) / "teacher"
@@ -154,7 +154,7 @@ def accuracies(given: argparse.Namespace) -> tuple[str, list[dict[str, Any]]]:
 
 @contextmanager
 def plainly() -> Iterator[None]:
-    """Train on batches in random order, all padded to the longest text that the recipe allows."""
+    """Train on randomly ordered batches, padded to the longest text that the recipe allows."""
     collator = Preprocessing.collator
     with (
         patch.object(RationaleTrainer, "_get_train_sampler", Trainer._get_train_sampler),
@@ -164,7 +164,7 @@ def plainly() -> Iterator[None]:
 
 
 def settings(given: argparse.Namespace, method: str, layers: int, teacher: Path | None, **more: Any) -> TrainingConfig:
-    """The paper's recipe with so many layers of the backbone in both towers."""
+    """The paper's recipe with this number of layers in both towers."""
     own = {"data.augment": False, "data.image_size": given.image_size} if given.recipe == "cifar10" else {}
     return load_config(
         f"{given.recipe}-paper",
@@ -185,7 +185,7 @@ def settings(given: argparse.Namespace, method: str, layers: int, teacher: Path 
 
 
 def short_teacher(given: argparse.Namespace, layers: int, more: dict[str, Any] | None = None) -> Path:
-    """A teacher of the right size; what it knows does not change the time of a step."""
+    """A teacher of the right size, barely trained: its quality does not change the time of a step."""
     folder = given.work / "-".join(["teacher", *map(str, (more or {}).values())])
     train(settings(given, "re", layers, None, **{"data.train_limit": 40, "batch_size": 8, **(more or {})}), folder)
     return folder
@@ -194,7 +194,7 @@ def short_teacher(given: argparse.Namespace, layers: int, more: dict[str, Any] |
 def compared(
     given: argparse.Namespace, method: str, layers: int, teacher: Path | None, more: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    """One row: seconds a step of both loops over the same examples, in turn."""
+    """One row: seconds per step of both loops, alternating over the same examples."""
     more = more or {}
     config = settings(given, method, layers, teacher, **more)
     config = replace(config, epochs=2 if torch.cuda.is_available() else 1)
@@ -207,7 +207,7 @@ def compared(
     train(config, given.work / name, callbacks=lambda stage: [turns])
     steps = len(turns.seconds) // (config.epochs or 1)  # of the last epoch
     ours, theirs = turns.seconds[-steps:], plain.seconds[-steps:]
-    targets = max(0.0, turns.began - started) if teacher else 0.0  # with loading; it is an upper bound
+    targets = max(0.0, turns.began - started) if teacher else 0.0  # includes loading, so it is an upper bound
     ratio = sum(theirs) / sum(ours)
     spread = sum(ours) + targets / EPOCHS
     row = {
@@ -236,7 +236,7 @@ def compared(
 
 
 class PlainLoop:
-    """The training loop as one writes it from the paper's equations 1 to 11."""
+    """A training loop written directly from the paper's equations 1 to 11."""
 
     def __init__(self, config: TrainingConfig, teacher: Path | None) -> None:
         torch.manual_seed(config.seed)
@@ -250,7 +250,7 @@ class PlainLoop:
 
         self.features = preprocessing.features(data.split("train"))
         if hasattr(self.features, "_cached"):
-            self.features._cached = None  # each image is decoded and resized when its turn comes
+            self.features._cached = None  # each image is decoded and resized when it is needed
 
         self.collate = preprocessing.collator(pad_to_max_length=data.task == "text")
         self.optimizer = torch.optim.AdamW(
@@ -260,7 +260,7 @@ class PlainLoop:
         self.seconds: list[float] = []
 
     def shuffled(self) -> Iterator[list[int]]:
-        """Indices of the batches of epoch after epoch."""
+        """Indices of the batches, epoch after epoch."""
         while True:
             yield from torch.randperm(len(self.features)).split(self.config.batch_size)  # type: ignore[misc]
 
@@ -319,7 +319,7 @@ def gumbel(like: Tensor) -> Tensor:
 
 
 class InTurn(TrainerCallback):
-    """After each of our steps, one of the plain loop; ours is timed from the end of the other's."""
+    """Runs a step of the plain loop after each of ours, which is timed from the end of the other."""
 
     def __init__(self, plain: PlainLoop | None) -> None:
         self.plain = plain
@@ -327,7 +327,7 @@ class InTurn(TrainerCallback):
         self.began = 0.0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """The clock starts with the first batch's loading."""
+        """Start the clock, so that the first batch's loading counts."""
         self.began = self._mark = time.perf_counter()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -344,7 +344,7 @@ class InTurn(TrainerCallback):
 
 
 def allocators(given: argparse.Namespace) -> list[dict[str, Any]]:
-    """Step and peak of RE runs of two sizes that keep freed memory and that give it back, three runs of each."""
+    """Step time and peak memory of RE runs of two sizes that keep or return freed memory, three runs each."""
     given.recipe = "imdb"
     rows = []
 
@@ -369,7 +369,7 @@ def allocators(given: argparse.Namespace) -> list[dict[str, Any]]:
 def in_own_process(
     given: argparse.Namespace, system: str, method: str, layers: int, teacher: Path | None, more: dict[str, Any]
 ) -> dict[str, float]:
-    """What `alone` says of one loop."""
+    """The measurements of `alone`, from a separate process."""
     wanted = {"system": system, "method": method, "layers": layers, "teacher": teacher and str(teacher), "more": more}
     command = [sys.executable, __file__, given.recipe, "--data", given.data, "--backbone", given.backbone]
     command += ["--image-size", str(given.image_size), "--examples", str(ALONE), "--alone", json.dumps(wanted)]
@@ -379,8 +379,10 @@ def in_own_process(
 
 
 def alone(given: argparse.Namespace) -> dict[str, float]:
-    """In the process of its own: an epoch of one loop (`plain`, `ours`, or ours that `keeps` freed memory); `step_s`,
-    the median seconds of a step, and `peak_mb`: of the GPU where there is one, else of the process.
+    """Run an epoch of one loop (`plain`, `ours`, or ours that `keeps` freed memory) in a separate process.
+
+    Returns:
+        `step_s`, the median seconds of a step, and `peak_mb` of the GPU, or of the process without one.
     """
     wanted = json.loads(given.alone)
     teacher = None if wanted["teacher"] is None else Path(wanted["teacher"])
