@@ -1,8 +1,8 @@
 """The black boxes to compare with: classifiers of the predictor's geometry with random weights, exported as usual.
 
 - `optimum-classifier`: what `optimum-cli export onnx` and `optimum-cli onnxruntime quantize --avx512_vnni` write.
-- `openvino-classifier`: OpenVINO's conversion, and NNCF's post-training int8 calibrated on real inputs, with the latency
-  hint. In int8, OpenVINO chooses the precision of what is not quantised, which is bfloat16 if the processor has it;
+- `openvino-classifier`: OpenVINO's conversion, and NNCF's post-training int8 calibrated on real inputs, with a latency
+  hint. In int8, OpenVINO picks the precision of what is not quantised, which is bfloat16 if the processor has it;
   its fp32 is forced to float32.
 
 Every system is a `System`: a function on ready arrays.
