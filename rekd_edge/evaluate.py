@@ -29,7 +29,7 @@ from rekd_edge.evaluation import (
     token_agreement,
 )
 from rekd_edge.evaluation.masks import Mask
-from rekd_edge.evaluation.words import Window, in_words, merged, windows_of, words_within
+from rekd_edge.evaluation.words import Window, in_words, mask_of, merged, windows_of, words_within
 from rekd_edge.progress import steps
 from rekd_edge.runtime.text import EncodedText, allowed_tokens
 from rekd_edge.systems import BundleSystem, Rows, RunSystem, System, TextRows, open_system
@@ -220,7 +220,7 @@ def _report(count: int, seen: Seen) -> dict[str, Any]:
         report |= rationale_agreement(*zip(*seen.pieces, strict=True))
     if seen.words:
         masks, values, spans = zip(*seen.words, strict=True)
-        truth = [_marked(len(mask), marked) for mask, marked in zip(masks, spans, strict=True)]
+        truth = [mask_of(len(mask), marked) for mask, marked in zip(masks, spans, strict=True)]
         report |= token_agreement(masks, truth)
         report |= {"iou_f1": iou_f1(masks, spans), "auprc": rationale_auprc(values, truth)}
 
@@ -252,10 +252,3 @@ def _feature_offsets(row: EncodedText) -> list[tuple[int, int]]:
 def _overlaps(offsets: list[tuple[int, int]], spans: list[tuple[int, int]]) -> Mask:
     """Which pieces overlap one of the spans."""
     return np.array([any(start < end and stop > begin for begin, end in spans) for start, stop in offsets], dtype=bool)
-
-
-def _marked(words: int, spans: list[tuple[int, int]]) -> Mask:
-    mask = np.zeros(words, dtype=bool)
-    for first, last in spans:
-        mask[first:last] = True
-    return mask

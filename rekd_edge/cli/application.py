@@ -39,6 +39,7 @@ VERBS = (
     "sign",
     "verify",
     "verify-record",
+    "monitor",
     "web",
 )
 """In the order of the work, which is that of the help."""

@@ -11,6 +11,7 @@ from rekd_edge.terminal import in_one_line, printable
 
 if TYPE_CHECKING:
     from rekd_edge.audit import Finding
+    from rekd_edge.records.monitor import Change
 
 
 def print_json(document: Any) -> None:
@@ -95,6 +96,25 @@ def print_findings(findings: Sequence[Finding]) -> None:
         table.add_row(finding.check, finding.verdict, printable(finding.reason))
 
     terminal.print(table)
+
+
+def print_changes(changes: Sequence[Change]) -> None:
+    """What moved, as one table; a sentence if nothing did."""
+    moved = [change for change in changes if change.moved]
+    if not moved:
+        print(f"Nothing moved among {len(changes)} figures.")
+        return
+
+    from rich import box
+    from rich.table import Table
+
+    from rekd_edge.progress import SafeConsole
+
+    table = Table("moved", "validation", "records", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for change in sorted(moved, key=lambda change: change.p):
+        table.add_row(printable(change.what), f"{change.reference:.1%}", f"{change.records:.1%}")
+
+    SafeConsole(highlight=False).print(table)
 
 
 def print_figures(figures: dict[str, Any], indent: str = "  ") -> None:

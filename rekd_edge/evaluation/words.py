@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from rekd_edge.evaluation.masks import Mask
 
-__all__ = ["LOWEST", "Window", "in_words", "merged", "windows_of", "words_within"]
+__all__ = ["LOWEST", "Window", "in_words", "mask_of", "merged", "windows_of", "words_within"]
 
 Span = tuple[int, int]
 LOWEST = float(np.finfo(np.float32).min)
@@ -36,6 +36,14 @@ def words_within(words: Sequence[Span], spans: Sequence[Span]) -> list[Span]:
         if inside.size:
             found.append((int(inside[0]), int(inside[-1]) + 1))
     return found
+
+
+def mask_of(words: int, spans: Sequence[Span]) -> Mask:
+    """Spans (first, last) as a mask, bool [words]."""
+    mask = np.zeros(words, dtype=bool)
+    for first, last in spans:
+        mask[first:last] = True
+    return mask
 
 
 def in_words(
