@@ -3,11 +3,10 @@
     python benchmarks/schemes.py runs/student --data ../shared/data/imdb
     python benchmarks/schemes.py runs/student --data ../shared/data/imdb --sensitivity
 
-Every scheme quantises the fp32 graph that the export writes, once with ONNX Runtime's fused operators (`cpu`) and once
-with standard ones (`web`). It is judged on validation rows by agreement with fp32, by whether an answer changes with
-batch, padding or threads, and by time and size: one row at a time on one thread, all schemes of both targets in turn.
+Every scheme quantises the fp32 graph that the export writes. It is judged on validation rows by agreement with fp32, by
+whether an answer changes with batch, padding or threads, and by time and size: one row at a time on one thread, all
+schemes in turn. Results of before 2026-12 hold a second `target`, `web`: the same in standard ONNX operators alone.
 `--sensitivity` adds ours with one part after another left exact. A scheme that cannot be built or run gets a reason.
-Needs `pip install onnx_ir` for the weight-only schemes.
 """
 
 from __future__ import annotations
@@ -36,10 +35,10 @@ from optimum.onnxruntime.configuration import AutoCalibrationConfig, AutoQuantiz
 
 from rekd_edge.data import load_data
 from rekd_edge.export import int8, quantization
-from rekd_edge.export.bundle import CALIBRATION_ROWS, _feeds
 from rekd_edge.export.graph import export_graph
 from rekd_edge.export.parity import Answers, Feed, agreement, graph_answers, invariance
 from rekd_edge.export.quantization import quantize
+from rekd_edge.export.sample import CALIBRATION_ROWS, single_rows
 from rekd_edge.modeling import RationaleConfig, RationaleModel
 from rekd_edge.progress import say
 from rekd_edge.runs import RunFolder
@@ -50,7 +49,6 @@ from rekd_edge.training.preparation import preprocessing_of_run
 FP32 = "fp32"
 OPTIMUM = "Optimum dynamic avx512_vnni"
 OURS = "ours mixed"
-TARGETS = ("cpu", "web")
 PRESETS = ("avx2", "avx512_vnni", "arm64")
 QOPERATORS = ["MatMul", "Gather"]
 """The preset's list goes on with Add and others that are also done on integers here, and then breaks the graph."""
@@ -69,7 +67,6 @@ class Source:
     """The graph to quantise, alone in its folder, and what to calibrate on."""
 
     graph: Path
-    target: str
     calibration: list[Feed]
 
     def model(self) -> ModelProto:
@@ -90,7 +87,7 @@ Scheme = Callable[[Source], ModelProto]
 
 
 def main() -> None:
-    """Write one row a scheme and target."""
+    """Write one row a scheme."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("--data", required=True, help="SPEC; settings are the run's")
@@ -106,17 +103,16 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         found: dict[Path, dict[str, Any]] = {}
-        for target in TARGETS:
-            source = Source(Path(folder, target, "model.onnx"), target, calibration)
-            source.graph.parent.mkdir()
-            export_graph(model, source.graph, target)
-            add_types(source.graph)
-            reference = graph_answers(source.graph, rows.feeds, rows.pad_id)
+        source = Source(Path(folder, "source", "model.onnx"), calibration)
+        source.graph.parent.mkdir()
+        export_graph(model, source.graph)
+        add_types(source.graph)
+        reference = graph_answers(source.graph, rows.feeds, rows.pad_id)
 
-            for name, scheme in every.items():
-                path = Path(folder, f"{target}-{name}.onnx")
-                found[path] = {"scheme": name, "target": target, **judged(scheme, source, path, reference, rows)}
-                say(shown(found[path]))
+        for name, scheme in every.items():
+            path = Path(folder, f"{name}.onnx")
+            found[path] = {"scheme": name, "target": "cpu", **judged(scheme, source, path, reference, rows)}
+            say(shown(found[path]))
 
         add_times(found, rows.feeds, given.repeats)
 
@@ -134,19 +130,19 @@ def schemes() -> dict[str, Scheme]:
         "Optimum static QOperator": static(QuantFormat.QOperator),
         "MatMulNBits 8 bit": weight_only(8),
         "MatMulNBits 4 bit": weight_only(4),
-        "ours row-wise": lambda source: quantize(source.model(), [], source.target),
+        "ours row-wise": lambda source: quantize(source.model(), []),
         OURS: ours,
-        f"{OURS}, float head": float_where("^/model/generator/head"),
+        f"{OURS}, float head": float_where(r"^model\.generator\.head"),
     }
 
 
 def variants(config: RationaleConfig) -> dict[str, Scheme]:
     """Ours with one part left exact, to see what the error comes from."""
-    last = "|".join(f"/{tower}/.*layer\\.{depth - 1}/" for tower, depth in depths(config).items())
+    last = "|".join(rf"^model\.{tower}\..*layers?\.{depth - 1}\b" for tower, depth in depths(config).items())
     parts = {
-        "float generator": "^/model/generator",
-        "float predictor": "^/model/predictor",
-        "float first layers": r"/layer\.0/",
+        "float generator": r"^model\.generator",
+        "float predictor": r"^model\.predictor",
+        "float first layers": r"layers?\.0\b",
         "float last layers": last,
         "float products": "",
     }
@@ -154,7 +150,7 @@ def variants(config: RationaleConfig) -> dict[str, Scheme]:
         **{f"{OURS}, {name}": float_where(pattern) for name, pattern in parts.items()},
         f"{OURS}, float tables": patched(quantization, "quantize_tables", lambda model: model),
         f"{OURS}, full-range weights": patched(int8, "LARGEST_PAIR", np.inf),
-        f"{OURS}, no attention grid": patched(quantization, "_value_projections", lambda *_: {}),
+        f"{OURS}, no attention grid": patched(quantization, "value_projections", lambda *_: {}),
         f"{OURS}, exact Gelu": exact_gelu,
         f"{OURS}, predictor MatMulNBits 8 bit": predictor_in_blocks,
     }
@@ -225,7 +221,7 @@ def weight_only(bits: int, pattern: str = "") -> Scheme:
 
 def ours(source: Source) -> ModelProto:
     """What the export writes."""
-    return quantize(source.model(), source.calibration, source.target)
+    return quantize(source.model(), source.calibration)
 
 
 def patched(place: Any, name: str, value: Any) -> Scheme:
@@ -244,7 +240,7 @@ def float_where(pattern: str) -> Scheme:
     return patched(
         quantization,
         "find_linears",
-        lambda model: [linear for linear in find(model) if not re.search(pattern, linear.product)],
+        lambda model: [linear for linear in find(model) if not re.search(pattern, linear.name)],
     )
 
 
@@ -258,7 +254,7 @@ def exact_gelu(source: Source) -> ModelProto:
 
 def predictor_in_blocks(source: Source) -> ModelProto:
     """Ours for the generator, weights in blocks for the predictor, which reads few rows where it drops the others."""
-    return quantize(weight_only(8, "^/model/predictor")(source), source.calibration, source.target)
+    return quantize(weight_only(8, r"^model\.predictor")(source), source.calibration)
 
 
 def sample(run: Path, spec: str, settings: list[str], count: int) -> tuple[Rows, list[Feed]]:
@@ -271,7 +267,7 @@ def sample(run: Path, spec: str, settings: list[str], count: int) -> tuple[Rows,
     judge = judge.select(range(min(count, len(judge))))
     chosen = np.random.default_rng(0).permutation(len(train))[:CALIBRATION_ROWS]
     feeds, calibration = (
-        list(_feeds(preprocessing.features(each))) for each in (judge, train.select(sorted(chosen.tolist())))
+        list(single_rows(preprocessing.features(each))) for each in (judge, train.select(sorted(chosen.tolist())))
     )
 
     return Rows(feeds, judge.labels, config.pad_token_id), calibration
@@ -344,7 +340,7 @@ def root_mean_square(one: list[NDArray[np.float32]], other: list[NDArray[np.floa
 
 
 def add_times(found: dict[Path, dict[str, Any]], feeds: list[Feed], repeats: int) -> None:
-    """Time every graph that ran, all in turn, and set it beside fp32 and Optimum's of the same target."""
+    """Time every graph that ran, all in turn, and set it beside fp32 and Optimum's."""
     ran = [path for path, row in found.items() if "failed" not in row]
     systems = [runner(open_session(path, 1), feeds) for path in ran]
     in_turn(systems, WARM_UP)
@@ -352,13 +348,13 @@ def add_times(found: dict[Path, dict[str, Any]], feeds: list[Feed], repeats: int
     for path, times in zip(ran, in_turn(systems, repeats, [IN_A_ROW] * len(systems)), strict=True):
         found[path].update(percentiles(times))
 
-    p50 = {(row["target"], row["scheme"]): row["p50_ms"] for row in found.values() if "p50_ms" in row}
+    p50 = {row["scheme"]: row["p50_ms"] for row in found.values() if "p50_ms" in row}
     for path in ran:
         row = found[path]
         for name, reference in (("ratio_to_fp32", FP32), ("ratio_to_optimum", OPTIMUM)):
-            other = p50.get((row["target"], reference))
+            other = p50.get(reference)
             row[name] = other and round(row["p50_ms"] / other, 4)
-        say("{target} {scheme}: {p50_ms:.2f} ms, {ratio_to_fp32} of fp32, {ratio_to_optimum} of Optimum".format(**row))
+        say("{scheme}: {p50_ms:.2f} ms, {ratio_to_fp32} of fp32, {ratio_to_optimum} of Optimum".format(**row))
 
 
 def runner(session: InferenceSession, feeds: list[Feed]) -> Callable[[int], Any]:
@@ -374,7 +370,7 @@ def depths(config: RationaleConfig) -> dict[str, int]:
 
 def shown(row: dict[str, Any]) -> str:
     """A row of results in a line."""
-    head = "{target} {scheme}: ".format(**row)
+    head = "{scheme}: ".format(**row)
     if "failed" in row:
         return f"{head}failed, {row['failed']}"
 

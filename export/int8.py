@@ -1,4 +1,4 @@
-"""Int8 numbers: which integers stand for weights, embedding tables and calibrated activations. Arrays alone."""
+"""Int8 arithmetic on arrays: how weights are rounded, and on which grid activations are."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class Seen:
-    """What calibration saw of a tensor `[rows, channels]`.
+    """Statistics of a tensor `[rows, channels]` over the calibration rows.
 
     Products are kept about the mean (Chan, Golub and LeVeque, 1983): where a channel's mean is large beside its
     spread, float32 sums of plain products would lose the spread, and with it the rank of the Hessian.
@@ -73,8 +73,8 @@ def quantize_weight(weight: FloatArray, products: NDArray[np.float64] | None = N
     """A weight `[in, out]` as int8 and one scale an output channel, `[out]`.
 
     x86 without VNNI adds the products of two neighbours along `in` in 16 bits (`vpmaddubsw`). The scales are large
-    enough that no pair saturates, |w0 + w1| <= 128, so that every CPU computes the same integers; elsewhere it costs
-    nothing that could be measured.
+    enough that no pair saturates, |w0 + w1| <= 128, so that every CPU computes the same integers. Elsewhere no cost
+    was measurable.
 
     Args:
         weight: what to round.
@@ -84,40 +84,49 @@ def quantize_weight(weight: FloatArray, products: NDArray[np.float64] | None = N
     pairs = np.abs(even[0::2] + even[1::2]).max(axis=0)
     scale = np.maximum(np.abs(weight).max(axis=0) / 127, pairs / LARGEST_PAIR)
     scale = np.maximum(scale, SMALLEST).astype(np.float32)
+
     if products is None:
         return np.clip(np.round(weight / scale), -127, 127).astype(np.int8), scale
+
     return _within_pairs(_gptq(weight / scale, products)).astype(np.int8), scale
 
 
 def _gptq(steps: FloatArray, products: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Integers for `[in, out]` weights counted in steps: each input's rounding error is made good by the inputs that
-    are still to be rounded, as far as they correlate (GPTQ, arXiv 2210.17323, algorithm 1, largest inputs first)."""
+    """Integers for `[in, out]` weights counted in steps. The inputs that are still to be rounded compensate for each
+    input's rounding error, as far as they correlate (GPTQ, arXiv 2210.17323, algorithm 1, largest inputs first)."""
     hessian = products + np.eye(len(products)) * (DAMPING * np.mean(np.diag(products)) + SMALLEST)
     order = np.argsort(-np.diag(hessian))
     upper = np.linalg.cholesky(np.linalg.inv(hessian[np.ix_(order, order)])).T
     left = steps[order].astype(np.float64)
     rounded = np.zeros_like(left)
+
     for start in range(0, len(left), BLOCK):
         end = min(start + BLOCK, len(left))
         errors = np.zeros((end - start, left.shape[1]))
+
         for i in range(start, end):
             rounded[i] = np.clip(np.round(left[i]), -127, 127)
             errors[i - start] = (left[i] - rounded[i]) / upper[i, i]
             left[i + 1 : end] -= np.outer(upper[i, i + 1 : end], errors[i - start])
+
         left[end:] -= upper[start:end, end:].T @ errors
+
     result = np.empty_like(rounded)
     result[order] = rounded
+
     return result
 
 
 def _within_pairs(integers: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Take from the larger of two neighbours along axis 0 what their sum has beyond 128."""
+    """Reduce the larger of two neighbours along axis 0 by what their sum exceeds 128."""
     even = np.pad(integers, ((0, len(integers) % 2), (0, 0)))
     pairs = even.reshape(len(even) // 2, 2, -1)
     total = pairs.sum(axis=1)
     excess = np.sign(total) * np.maximum(np.abs(total) - 128, 0)
     larger = np.abs(pairs).argmax(axis=1)
+
     np.put_along_axis(pairs, larger[:, None], np.take_along_axis(pairs, larger[:, None], 1) - excess[:, None], 1)
+
     return pairs.reshape(len(even), -1)[: len(integers)]
 
 
@@ -131,4 +140,5 @@ def static_grid(low: FloatArray, high: FloatArray, weight: FloatArray) -> Grid:
     smooth = reach**SMOOTHING / np.maximum(np.abs(weight).max(axis=1), 1e-5) ** (1 - SMOOTHING)
     smooth = np.maximum(smooth, np.median(smooth) * 1e-3)
     step = smooth * (reach / smooth).max() / 127
+
     return Grid(step.astype(np.float32), ((low + high) / 2).astype(np.float32))

@@ -1,4 +1,4 @@
-"""Does the graph say what the run says? Compared row by row with plain ONNX Runtime."""
+"""Compares the answers of a graph with those of the run, row by row, in plain ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Feed = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model says of each row: logits [rows, classes], margins and masks [positions] a row, and where it gives
+    """A model's answers to rows: logits [rows, classes], margins and masks [positions] a row, and where it gives
     `rationale_scores`, those [positions, classes] a row."""
 
     logits: NDArray[np.float32]
@@ -62,8 +62,9 @@ class Agreement:
 
 
 def torch_answers(model: RationaleModel, feeds: Sequence[Feed]) -> Answers:
-    """Ask the run itself, row by row."""
+    """The answers of the run itself, row by row."""
     logits, margins, masks, scores = [], [], [], []
+
     with torch.no_grad():
         for feed in feeds:
             output = model(**{name: torch.from_numpy(value) for name, value in feed.items()})
@@ -71,44 +72,53 @@ def torch_answers(model: RationaleModel, feeds: Sequence[Feed]) -> Answers:
             margins.append(output.margin.numpy()[0])
             masks.append(output.mask.numpy()[0])
             scores += [found.numpy()[0] for name, found in model.extra_outputs(output).items() if name == SCORES]
+
     return Answers(np.stack(logits), margins, masks, scores or None)
 
 
 def graph_answers(
     path: Path, feeds: Sequence[Feed], pad_id: int = 0, batch: int = 1, threads: int = 1, width: int = 0
 ) -> Answers:
-    """Ask a graph, `batch` rows at a time, texts padded to the longest among them and at least to `width` positions."""
+    """The answers of a graph, `batch` rows at a time; texts are padded to the longest of them, and to `width`."""
     session = open_session(path, threads)
     names = ["logits", "selection_margin", "rationale_mask"]
     names += [output.name for output in session.get_outputs() if output.name == SCORES]
+
     logits, margins, masks, scores = [], [], [], []
+
     for start in range(0, len(feeds), batch):
         rows = feeds[start : start + batch]
         outputs = session.run(names, _stacked(rows, pad_id, width))
+
         for row, (q, margin, mask, *extra) in zip(rows, zip(*outputs, strict=True), strict=True):
             length = row["input_ids"].shape[1] if "input_ids" in row else len(mask)
             logits.append(q)
             margins.append(margin[:length])
             masks.append(mask[:length])
             scores += [values[:length] for values in extra]
+
     return Answers(np.stack(logits), margins, masks, scores or None)
 
 
 def agreement(reference: Answers, other: Answers) -> Agreement:
-    """Compare two sets of answers to the same rows; near-ties are those of the reference."""
+    """Compare two sets of answers to the same rows. Near-ties are judged by the margins of the reference."""
     differing = near = features = 0
     largest = 0.0
+
     for i, (margin, a, b) in enumerate(zip(reference.margins, reference.masks, other.masks, strict=True)):
         features += int((margin > np.finfo(np.float32).min).sum())
         unequal = a != b
+
         if unequal.any():
             tied = near_ties(margin)
             near += int((unequal & tied).sum())
             differing += int((unequal & ~tied).sum())
         else:
             largest = max(largest, float(np.abs(reference.logits[i] - other.logits[i]).max()))
+
     rows = len(reference.masks)
     labels = int((reference.logits.argmax(axis=1) != other.logits.argmax(axis=1)).sum())
+
     return Agreement(
         rows=rows,
         positions=sum(map(len, reference.masks)),
@@ -122,23 +132,36 @@ def agreement(reference: Answers, other: Answers) -> Agreement:
     )
 
 
-def invariance(path: Path, feeds: Sequence[Feed], pad_id: int) -> dict[str, Any]:
-    """Does a row's answer depend on batch mates, order, padding or threads?
+def invariance(path: Path, feeds: Sequence[Feed], pad_id: int, alone: Answers | None = None) -> dict[str, Any]:
+    """Check that a row's answer does not depend on its batch, its place, padding or threads.
 
-    Every row alone on one thread is compared with itself among others, in shuffled batches on two threads, and texts
-    also with themselves alone but padded to the longest of all.
+    The answer to each row alone on one thread is compared with that in shuffled batches on two threads, and texts also
+    with themselves alone but padded to the longest of all.
+
+    Args:
+        path: the graph.
+        feeds: its inputs.
+        pad_id: of the padding.
+        alone: the graph's answers to each row alone on one thread, where they are known.
 
     Returns:
         `rows` and `positions` (of the rows, padding apart), and what differed in all comparisons together:
         `mask_differences` and `near_ties` in positions, `label_differences` in rows; `compared` names them.
     """
-    alone = graph_answers(path, feeds, pad_id)
+    if alone is None:
+        alone = graph_answers(path, feeds, pad_id)
+
     order = np.random.default_rng(0).permutation(len(feeds)).tolist()
     together = graph_answers(path, [feeds[i] for i in order], pad_id, batch=BATCH, threads=2)
-    found = {f"shuffled batches of {BATCH} on 2 threads": agreement(_reordered(alone, order), together)}
-    width = max(feed["input_ids"].shape[1] if "input_ids" in feed else 0 for feed in feeds)
-    if width:
-        found[f"alone, padded to {width}"] = agreement(alone, graph_answers(path, feeds, pad_id, width=width))
+    found = {f"shuffled batches of {BATCH} on 2 threads": agreement(_selected(alone, order), together)}
+
+    lengths = [feed["input_ids"].shape[1] if "input_ids" in feed else 0 for feed in feeds]
+    width = max(lengths)
+    shorter = [i for i, length in enumerate(lengths) if length < width]  # padding changes no others
+    if shorter:
+        padded = graph_answers(path, [feeds[i] for i in shorter], pad_id, width=width)
+        found[f"alone, padded to {width}"] = agreement(_selected(alone, shorter), padded)
+
     return {
         "rows": len(feeds),
         "positions": sum(map(len, alone.masks)),
@@ -155,8 +178,9 @@ def _largest_difference(one: list[NDArray[np.float32]] | None, other: list[NDArr
     return max(float(np.abs(a - b).max(initial=0.0)) for a, b in zip(one, other, strict=True))
 
 
-def _reordered(answers: Answers, order: list[int]) -> Answers:
-    return Answers(answers.logits[order], [answers.margins[i] for i in order], [answers.masks[i] for i in order])
+def _selected(answers: Answers, rows: list[int]) -> Answers:
+    """The answers to some rows, in that order."""
+    return Answers(answers.logits[rows], [answers.margins[i] for i in rows], [answers.masks[i] for i in rows])
 
 
 def near_ties(margin: NDArray[np.float32], width: float = NEAR_TIE) -> NDArray[np.bool_]:
@@ -173,6 +197,7 @@ def near_ties(margin: NDArray[np.float32], width: float = NEAR_TIE) -> NDArray[n
 def _stacked(rows: Sequence[Feed], pad_id: int, width: int) -> Feed:
     if "pixel_values" in rows[0]:
         return {"pixel_values": np.concatenate([row["pixel_values"] for row in rows])}
+
     width = max(width, *(row["input_ids"].shape[1] for row in rows))
 
     def padded(name: str, value: int) -> NDArray[Any]:

@@ -20,29 +20,28 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import onnxruntime
-from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, helper, numpy_helper
 from onnxruntime.quantization.onnx_model import ONNXModel
 
-from rekd_edge.export.fusion import consumers
 from rekd_edge.export.int8 import FloatArray, Grid, Seen, quantize_weight, static_grid
+from rekd_edge.export.nodes import needed_for
+from rekd_edge.export.parity import Feed
 from rekd_edge.export.tables import is_large_matrix, quantize_stored, quantize_tables
 from rekd_edge.export.writer import GraphWriter
+from rekd_edge.modeling import RationaleModel
 
-__all__ = ["quantize", "scheme"]
-
-Feed = Mapping[str, NDArray[np.generic]]
-"""One unpadded row, each array with a batch axis of 1."""
+__all__ = ["Quantized", "Scheme", "int8", "quantize"]
 
 CONTRIB = "com.microsoft"
 BOUNDED_BELOW = ("Gelu", "FastGelu", "QuickGelu", "Relu")
 LOWEST = 0.17  # none of these goes below -0.17
 MIDDLE = 128  # zero point of an activation with both signs
 NEAR_BOTTOM = 32  # zero point of one that is bounded below
+OBSERVED_AT_ONCE = 4096  # rows of a tensor
 
 
 @dataclass(frozen=True)
@@ -55,6 +54,8 @@ class Linear:
     output: str
     weight: FloatArray  # [in, out]
     bias: FloatArray  # [out]
+    name: str
+    """The MatMul's, which begins with the module that it comes from."""
 
 
 @dataclass(frozen=True)
@@ -69,50 +70,65 @@ class Activation:
     grid: Grid | None = None
 
 
-def scheme(calibrated: bool, target: str, recurrent: bool = False) -> str:
-    """How activations get their scales, in words for the manifest; `recurrent` models hold an LSTM."""
+@dataclass(frozen=True)
+class Quantized:
+    """What a scheme makes of a graph."""
+
+    graph: ModelProto
+    facts: dict[str, Any]
+    """For the manifest: `scheme`, in words, and what else it records."""
+
+
+class Scheme(Protocol):
+    """What quantises a graph: an entry of `rekd_edge.precisions` names it."""
+
+    def __call__(self, graph: ModelProto, calibration: Sequence[Feed], model: RationaleModel) -> Quantized:
+        """Quantise an fp32 graph, which may be changed.
+
+        Args:
+            graph: as `export_graph` writes it.
+            calibration: inputs, one unpadded row each; none where no data is at hand.
+            model: what the graph was traced from.
+        """
+
+
+def int8(graph: ModelProto, calibration: Sequence[Feed], model: RationaleModel) -> Quantized:
+    """Int8 weights and activations; a generator that reads the predictor's embeddings stays in float."""
+    in_float = ["selection_margin"] if model.generator_in_float else []
     words = "int8, one activation scale a row"
-    if calibrated:
-        static = "LayerNormalization and attention" if target == "cpu" else "LayerNormalization"
-        words = f"int8, static activation scales a channel after {static}, one scale a row elsewhere"
-    return f"{words}; LSTMs compute in float from int8 weights" if recurrent else words
+    if calibration:
+        words = (
+            "int8, static activation scales a channel after LayerNormalization and attention, one scale a row elsewhere"
+        )
+    if model.predictor.encoder.recurrent:
+        words += "; LSTMs compute in float from int8 weights"
+
+    facts = {"scheme": words, "generator": "float" if in_float else "int8"}
+    return Quantized(quantize(graph, calibration, in_float), facts)
 
 
-def quantize(model: ModelProto, feeds: Sequence[Feed], target: str, in_float: Collection[str] = ()) -> ModelProto:
+def quantize(model: ModelProto, feeds: Sequence[Feed], in_float: Collection[str] = ()) -> ModelProto:
     """An fp32 graph as int8.
 
     Args:
-        model: as `export_graph` writes it for the same target; it is not changed.
+        model: as `export_graph` writes it; it is not changed.
         feeds: calibration inputs, one unpadded row each; none for row-wise scales everywhere.
-        target: `cpu` gets ONNX Runtime's fused operators; `mobile` and `web` standard ONNX operators alone.
         in_float: tensors whose whole computation stays in float, apart from the embedding tables that it reads.
     """
     editor = ONNXModel(ModelProto.FromString(model.SerializeToString()))
     editor.replace_gemm_with_matmul()
-    kept = needed_for(editor.model, in_float)
-    for node in editor.model.graph.node:  # by tanh: twice as fast and within 5e-4 of the exact one
+    nodes = editor.model.graph.node
+    kept = {name for i in needed_for(editor.model, in_float) for name in nodes[i].output}
+
+    for node in nodes:  # by tanh: twice as fast and within 5e-4 of the exact one
         if node.op_type == "Gelu" and node.domain == CONTRIB and node.output[0] not in kept:
             node.op_type = "FastGelu"
 
-    products = quantize_products(editor.model, feeds, fused=target == "cpu", kept=kept)
+    products = quantize_products(editor.model, feeds, kept)
     return quantize_stored(quantize_tables(products), kept)
 
 
-def needed_for(model: ModelProto, tensors: Collection[str]) -> set[str]:
-    """The outputs of every node that some tensors are computed from."""
-    maker = {name: node for node in model.graph.node for name in node.output}
-    found: set[str] = set()
-    waiting = [name for name in tensors if name in maker]
-
-    while waiting:
-        if (name := waiting.pop()) not in found:
-            found.update(maker[name].output)
-            waiting += [source for source in maker[name].input if source in maker]
-
-    return found
-
-
-def quantize_products(model: ModelProto, feeds: Sequence[Feed], fused: bool, kept: Collection[str] = ()) -> ModelProto:
+def quantize_products(model: ModelProto, feeds: Sequence[Feed], kept: Collection[str] = ()) -> ModelProto:
     """Int8 weights and activations for every product with a constant weight (MatMul, and the Add of its bias), but for
     those whose output is `kept`."""
     linears = [linear for linear in find_linears(model) if linear.product not in kept]
@@ -130,7 +146,7 @@ def quantize_products(model: ModelProto, feeds: Sequence[Feed], fused: bool, kep
         by_output[linear.output] = scaled
 
     products = {linear.product for linear in linears}
-    writer = _Writer(model, fused)
+    writer = _Writer(model)
     activations: dict[str, Activation] = {}
 
     def activation_of(source: str) -> Activation:
@@ -234,29 +250,52 @@ def find_linears(model: ModelProto) -> list[Linear]:
             other = constants.get(next((name for name in addition.input if name != product), ""))
             if other is not None and list(other.dims) == [weight.shape[1]]:
                 output, bias = addition.output[0], numpy_helper.to_array(other)
-        linears.append(Linear(node.input[0], product, output, weight, bias))
+        linears.append(Linear(node.input[0], product, output, weight, bias, node.name))
     return linears
 
 
 def observe(model: ModelProto, tensors: Sequence[str], feeds: Iterable[Feed]) -> dict[str, Seen]:
     """Statistics of each channel of some tensors over every row of every feed; nothing without feeds."""
+    if not tensors:
+        return {}
+
     probe = ModelProto.FromString(model.SerializeToString())
     probe.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in tensors)
     session = onnxruntime.InferenceSession(probe.SerializeToString(), providers=["CPUExecutionProvider"])
+
     seen: dict[str, Seen] = {}
+    waiting: dict[str, list[FloatArray]] = {name: [] for name in tensors}
+
+    def take(name: str) -> None:
+        """Add the waiting rows; many at once, because a sum of [channels, channels] costs as much as hundreds."""
+        found = Seen.of(np.concatenate(waiting[name]))
+        seen[name] = seen[name] + found if name in seen else found
+        waiting[name].clear()
+
     for feed in feeds:
-        for name, value in zip(tensors, session.run(list(tensors), dict(feed)) if tensors else [], strict=True):
-            found = Seen.of(value.reshape(-1, value.shape[-1]))
-            seen[name] = seen[name] + found if name in seen else found
+        for name, value in zip(tensors, session.run(list(tensors), dict(feed)), strict=True):
+            waiting[name].append(value.reshape(-1, value.shape[-1]))
+            if sum(map(len, waiting[name])) >= OBSERVED_AT_ONCE:
+                take(name)
+
+    for name in tensors:
+        if waiting[name]:
+            take(name)
+
     return seen
 
 
-class _Writer(GraphWriter):
-    """Writes int8 products, of ONNX Runtime's own operators where `fused`."""
+def consumers(model: ModelProto) -> dict[str, list[NodeProto]]:
+    """The nodes that read each tensor; an empty list for one that none reads."""
+    users: dict[str, list[NodeProto]] = defaultdict(list)
+    for node in model.graph.node:
+        for name in node.input:
+            users[name].append(node)
+    return users
 
-    def __init__(self, source: ModelProto, fused: bool) -> None:
-        super().__init__(source)
-        self.fused = fused
+
+class _Writer(GraphWriter):
+    """Writes int8 products."""
 
     def norm_in_steps(self, norm: NodeProto, grid: Grid) -> str:
         """A second LayerNormalization whose output counts the steps of a grid: it is folded into gain and bias."""
@@ -310,18 +349,11 @@ class _Writer(GraphWriter):
         added = self.constant(output, bias)
         step = self.scalar(np.float32(activation.step))
 
-        if self.fused and activation.row_peak is None:
-            self.add("MatMulIntegerToFloat", [*operands, step, scales, zero, "", added], output, CONTRIB)
+        operands += [step, scales, zero]
+        if activation.row_peak is None:
+            self.add("MatMulIntegerToFloat", [*operands, "", added], output, CONTRIB)
             return
 
-        if self.fused:
-            scaled = self.add("MatMulIntegerToFloat", [*operands, step, scales, zero], f"{output}_scaled", CONTRIB)
-        else:
-            sums = self.add("MatMulInteger", [*operands, zero], f"{output}_int32")
-            floats = self.add("Cast", [sums], f"{output}_float", to=TensorProto.FLOAT)
-            steps = self.constant(output, scale * np.float32(activation.step))
-            scaled = self.add("Mul", [floats, steps], f"{output}_scaled")
-
-        if activation.row_peak is not None:
-            scaled = self.add("Mul", [scaled, activation.row_peak], f"{output}_rows")
-        self.add("Add", [scaled, added], output)
+        scaled = self.add("MatMulIntegerToFloat", operands, f"{output}_scaled", CONTRIB)
+        rows = self.add("Mul", [scaled, activation.row_peak], f"{output}_rows")
+        self.add("Add", [rows, added], output)

@@ -1,8 +1,8 @@
-"""`--trim-vocabulary`: a text model with the word pieces of its training texts alone.
+"""`--trim-vocabulary`: a text model with only the word pieces of its training texts.
 
-WordPiece reads a word from its start and takes the longest piece that fits, again and again (MaxMatch, as in
-arXiv 2012.15524). Without a piece that it never took, every choice stays as it was: training texts keep their pieces
-one for one. In other texts a piece that is gone falls apart into smaller ones, or the word becomes [UNK].
+WordPiece reads a word from its start and takes the longest piece that fits, again and again (MaxMatch,
+arXiv 2012.15524). Removing a piece that it never took changes no choice, so training texts are tokenised exactly as
+before. In other texts a missing piece is split into smaller ones, or the word becomes [UNK].
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ASCII = frozenset(map(chr, range(128)))
 
 @dataclass(frozen=True)
 class Trimmed:
-    """A model and its preprocessing that know fewer pieces."""
+    """A model and its preprocessing with fewer pieces."""
 
     model: RationaleModel
     preprocessing: Preprocessing
@@ -55,10 +55,10 @@ def check_trimmable(preprocessing: Preprocessing) -> None:
 
 
 def trim_vocabulary(model: RationaleModel, preprocessing: Preprocessing, texts: Sequence[str]) -> Trimmed:
-    """Keep the pieces that training texts hold within `max_length`, and what unseen words are spelled with.
+    """Keep the pieces that training texts contain within `max_length`, and those that spell unseen words.
 
-    These are the single characters of ASCII and of the texts, at the start of a word and inside one, and every special
-    and added token. Pieces keep their order and are numbered anew.
+    The latter are the single characters of ASCII and of the texts, at the start of a word and inside one. Special and
+    added tokens stay too. Pieces keep their order and are renumbered.
 
     Args:
         model: a text model; it stays as it is.
@@ -71,16 +71,18 @@ def trim_vocabulary(model: RationaleModel, preprocessing: Preprocessing, texts: 
     check_trimmable(preprocessing)
     assert preprocessing.tokenizer is not None
     assert preprocessing.max_length is not None
+
     kept = _kept_ids(preprocessing.tokenizer, preprocessing.max_length, texts, preprocessing.pad_token_id)
     tokenizer = limit_tokenizer(_renumbered(preprocessing.tokenizer, kept), preprocessing.max_length)
     trimmed = replace(preprocessing, tokenizer=tokenizer)
+
     return Trimmed(_with_rows(model, kept, trimmed.pad_token_id), trimmed, kept)
 
 
 def trimming_effect(
     model: RationaleModel, preprocessing: Preprocessing, trimmed: Trimmed, examples: Examples
 ) -> dict[str, Any]:
-    """What trimming does to texts that it has not seen.
+    """What trimming does to unseen texts.
 
     Args:
         model: before trimming.
@@ -94,10 +96,12 @@ def trimming_effect(
     """
     assert preprocessing.tokenizer is not None
     whole, fewer = (cast(TextFeatures, p.features(examples)).input_ids for p in (preprocessing, trimmed.preprocessing))
+
     changed = [i for i, row in enumerate(fewer) if not np.array_equal(trimmed.kept[row], whole[i])]
     before = _labels(model, whole)
     after = before.copy()
     after[changed] = _labels(trimmed.model, [fewer[i] for i in changed])
+
     return {
         "pieces": len(trimmed.kept),
         "of": preprocessing.tokenizer.get_vocab_size(),
@@ -118,11 +122,13 @@ def _labels(model: RationaleModel, rows: Sequence[NDArray[np.int32]]) -> NDArray
 def _kept_ids(tokenizer: Tokenizer, max_length: int, texts: Sequence[str], pad_id: int) -> NDArray[np.int64]:
     document = _document(tokenizer)
     vocabulary, prefix = document["model"]["vocab"], document["model"]["continuing_subword_prefix"]
+
     pieces = set(_taken(tokenizer, document["model"], max_length, texts))
     alphabet = ASCII.union(*(piece.removeprefix(prefix) for piece in pieces))
     pieces |= {document["model"]["unk_token"], *alphabet, *(prefix + character for character in alphabet)}
     ids = {vocabulary[piece] for piece in pieces & vocabulary.keys()}
     ids |= {pad_id, *(token["id"] for token in document["added_tokens"])}
+
     return np.array(sorted(ids), dtype=np.int64)
 
 
@@ -131,13 +137,17 @@ def _taken(tokenizer: Tokenizer, model: dict[str, Any], max_length: int, texts: 
     body = max_length - tokenizer.num_special_tokens_to_add(False)
     longer = max_length + model["max_input_chars_per_word"]  # a word has no more pieces than characters
     whole_words = limit_tokenizer(Tokenizer.from_str(tokenizer.to_str()), longer)
+
     for start in range(0, len(texts), ENCODE_AT_ONCE):
         part = [text[: max_length * CHARACTERS_PER_TOKEN] for text in texts[start : start + ENCODE_AT_ONCE]]
+
         for text, row in zip(part, encode_texts(whole_words, part), strict=True):
             features = [i for i, feature in enumerate(row.feature) if feature]
+
             for place, i in enumerate(features):
                 if place >= body and not row.tokens[i].startswith(model["continuing_subword_prefix"]):
                     break
+
                 yield row.tokens[i]
                 if row.tokens[i] == model["unk_token"]:
                     yield from _tried(tokenizer, model, text[slice(*row.offsets[i])])
@@ -147,6 +157,7 @@ def _tried(tokenizer: Tokenizer, model: dict[str, Any], text: str) -> Iterator[s
     """The pieces of an unknown word up to where none fits: without one of them, the word might become known."""
     text = text if tokenizer.normalizer is None else tokenizer.normalizer.normalize_str(text)
     words = [(text, None)] if tokenizer.pre_tokenizer is None else tokenizer.pre_tokenizer.pre_tokenize_str(text)
+
     for word, _ in words:
         start = 0
         while start < len(word):
@@ -154,6 +165,7 @@ def _tried(tokenizer: Tokenizer, model: dict[str, Any], text: str) -> Iterator[s
             ends = (end for end in range(len(word), start, -1) if prefix + word[start:end] in model["vocab"])
             if (end := next(ends, None)) is None:
                 break
+
             yield prefix + word[start:end]
             start = end
 
@@ -164,8 +176,10 @@ def _renumbered(tokenizer: Tokenizer, kept: NDArray[np.int64]) -> Tokenizer:
     new = {old: i for i, old in enumerate(kept.tolist())}
     vocabulary = document["model"]["vocab"]
     document["model"]["vocab"] = {piece: new[old] for piece, old in vocabulary.items() if old in new}
+
     for token in document["added_tokens"]:
         token["id"] = new[token["id"]]
+
     _renumber_processor(document["post_processor"] or {}, new)
     return Tokenizer.from_str(json.dumps(document))
 
@@ -190,18 +204,22 @@ def _with_rows(model: RationaleModel, kept: NDArray[np.int64], pad_token_id: int
     # an encoder's own pad_token_id stays, because RoBERTa counts positions from it
     config.predictor = {**config.predictor, "vocab_size": len(kept)}
     config.generator = config.generator and {**config.generator, "vocab_size": len(kept)}
+
     towers = [tower for tower in (model.generator, model.predictor) if tower is not None]
     tables = dict.fromkeys(tower.encoder.embedding for tower in towers)
     weights: dict[Any, nn.Parameter] = {}
+
     for table in tables:
         assert isinstance(table, nn.Embedding)
         rows = nn.Parameter(table.weight.detach()[torch.from_numpy(kept)], table.weight.requires_grad)
         table.weight = weights.setdefault(table.weight, rows)
-        table.num_embeddings, table.padding_idx = len(kept), None  # the latter stops gradients, no more
+        table.num_embeddings, table.padding_idx = len(kept), None  # the latter only stops gradients
+
     for tower in towers:
         tower.encoder.config.vocab_size = len(kept)
     if model.starts_word is not None:
         model.starts_word = model.starts_word[torch.from_numpy(kept)]
+
     return model
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from rekd_edge.cli.application import app
-from rekd_edge.cli.options import Isa, JsonFlag, Precision, Settings, Target, data_settings
+from rekd_edge.cli.options import PRECISION_HELP, Isa, JsonFlag, Precision, Settings, Target, data_settings
 from rekd_edge.cli.printing import print_json, print_manifest, say_next
 
 
@@ -16,7 +16,7 @@ from rekd_edge.cli.printing import print_json, print_manifest, say_next
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run.")],
     output: Annotated[Path, typer.Option(metavar="BUNDLE", help="A new folder for the bundle.")],
-    precision: Annotated[Precision, typer.Option(help="Number format.")] = Precision.FP32,
+    precision: Annotated[Precision, typer.Option(help=PRECISION_HELP)] = Precision["FP32"],
     target: Annotated[Target, typer.Option(help="Where it will run, for the checks.")] = Target.CPU,
     calibration_data: Annotated[
         str | None, typer.Option(metavar="SPEC", help="Data to calibrate and verify on.")

@@ -10,16 +10,12 @@ import typer
 
 from rekd_edge.errors import InputError
 from rekd_edge.methods import METHODS
+from rekd_edge.precisions import PRECISIONS
 
 Method = Enum("Method", {name.upper(): name for name, method in METHODS.items() if method.public}, type=str)  # type: ignore[misc]
+Precision = Enum("Precision", {name.upper(): name for name in PRECISIONS}, type=str)  # type: ignore[misc]
+PRECISION_HELP = "; ".join(f"{name}: {precision.summary}" for name, precision in PRECISIONS.items()) + "."
 METHOD_HELP = "; ".join(f"{name}: {method.summary}" for name, method in METHODS.items() if method.public) + "."
-
-
-class Precision(StrEnum):
-    """Number formats of a bundle."""
-
-    FP32 = "fp32"
-    INT8 = "int8"
 
 
 class Target(StrEnum):

@@ -13,6 +13,8 @@ HIDDEN = -1e30
 """Attention score of padding: finite in bfloat16 too, so that a row of padding alone gives finite logits."""
 LEAK = 1e-20
 """Attention weight of a dropped feature: vanishes in float32, but its logarithm has a gradient."""
+LONGEST = 2**24
+"""More features than any input has."""
 MOST_A_FEATURE_CHANGES = 1.0
 """Bound on the gradient of a dropped or kept feature, in the loss of its example. At M_j = 0 it is exp(s_ij) / Σ, which
 pretrained attention makes as large as 10^6 where a head waits for one word, though that word could change a
@@ -68,10 +70,13 @@ def gather_visible(features: Tensor, visible: Tensor, prefix: int) -> tuple[Tens
     Returns:
         The kept features, their places int64 [batch, kept], and an attention bias [batch, 1, 1, prefix + kept].
     """
-    kept: Any = visible.sum(dim=1).max().clamp(min=1)
-    length = visible.shape[1]
+    kept: Any = visible.sum(dim=1).max().clamp(min=1).item()
+    if torch.compiler.is_exporting():  # torch cannot know a size that the data decides; attention asks whether it is 1
+        torch._check(kept > 1)
+        torch._check(kept <= visible.shape[1])
+
     # visible places first, each group in its order: a rank above 0 for those, no two alike
-    rank = visible * length - torch.arange(length, device=visible.device)
+    rank = visible * LONGEST - torch.arange(visible.shape[1], device=visible.device)
     rank, order = rank.topk(kept, dim=1)
     index = order if features.dim() == 2 else order[..., None].expand(-1, -1, features.shape[2])
     filler = rank <= 0

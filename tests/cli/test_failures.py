@@ -34,12 +34,12 @@ def test_a_failure_is_one_sentence_and_leaves_nothing(
     status: int,
     words: str,
 ) -> None:
-    import rekd_edge.export.bundle
+    import rekd_edge.export.stages
 
     def fail(*_: Any) -> None:
         raise error
 
-    monkeypatch.setattr(rekd_edge.export.bundle, "write_manifest", fail)
+    monkeypatch.setattr(rekd_edge.export.stages, "write_manifest", fail)
     assert_fails(run("export", make_run("image"), "--output", tmp_path / "bundle"), status, words)
     assert list(tmp_path.iterdir()) == []
 
@@ -47,9 +47,9 @@ def test_a_failure_is_one_sentence_and_leaves_nothing(
 def test_a_failed_check_is_one_sentence_and_leaves_nothing(
     run: Callable[..., Outcome], make_run: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import rekd_edge.export.bundle
+    import rekd_edge.export.stages
 
-    monkeypatch.setattr(rekd_edge.export.bundle, "LOGIT_TOLERANCE", -1.0)
+    monkeypatch.setattr(rekd_edge.export.stages, "LOGIT_TOLERANCE", -1.0)
     arguments = ["export", make_run("image"), "--output", tmp_path / "bundle"]
     assert_fails(run(*arguments), 1, "failed its check", "Nothing was written")
     assert list(tmp_path.iterdir()) == []

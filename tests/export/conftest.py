@@ -2,32 +2,57 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import pytest
+from safetensors.torch import save
 
+from rekd_edge.export import graph
 from rekd_edge.export.graph import export_graph
 from rekd_edge.export.parity import Feed
 from rekd_edge.modeling import RationaleModel
 
 
+@pytest.fixture(autouse=True)
+def trace_once(make_once: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trace every model once a session, whichever test exports it: tracing takes seconds."""
+    trace = graph.trace
+
+    def traced(model: RationaleModel) -> ir.Model:
+        weights = {name: weight.contiguous().clone() for name, weight in model.state_dict().items()}
+        facts = json.dumps([type(model).__name__, asdict(model.config)], sort_keys=True)
+        digest = hashlib.sha256(facts.encode() + save(weights)).hexdigest()
+
+        def write(folder: Path) -> None:
+            folder.mkdir()
+            ir.save(trace(model), folder / "traced.onnx")
+
+        return ir.load(make_once(f"traced-{digest}", write) / "traced.onnx")
+
+    monkeypatch.setattr(graph, "trace", traced)
+
+
 @pytest.fixture(scope="session")
 def make_graph(
-    make_run: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+    make_run: Callable[..., Path], make_once: Callable[[str, Callable[[Path], Any]], Path]
 ) -> Callable[..., tuple[RationaleModel, Path]]:
-    """A model in `eval()` and its graph."""
-    made: dict[tuple[str, ...], tuple[RationaleModel, Path]] = {}
+    """A model in `eval()` and its graph, which the first worker traces that asks for it."""
 
-    def make(*variant: str, target: str = "cpu") -> tuple[RationaleModel, Path]:
-        key = *variant, target
-        if key not in made:
-            model = RationaleModel.from_pretrained(make_run(*variant))
-            path = tmp_path_factory.mktemp("graphs") / f"{'-'.join(key)}.onnx"
-            export_graph(model, path, target)
-            made[key] = model, path
-        return made[key]
+    def make(*variant: str) -> tuple[RationaleModel, Path]:
+        model = RationaleModel.from_pretrained(make_run(*variant))
+
+        def write(folder: Path) -> None:
+            folder.mkdir()
+            export_graph(model, folder / "model.onnx")
+
+        return model, make_once(f"graph-{'-'.join(variant)}", write) / "model.onnx"
 
     return make
 

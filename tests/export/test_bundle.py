@@ -17,14 +17,14 @@ from onnx import numpy_helper
 
 from rekd_edge.data import DataSettings
 from rekd_edge.errors import FailureError, InputError
-from rekd_edge.export import bundle as bundle_module
-from rekd_edge.export import export_bundle
-from rekd_edge.export.parity import Agreement
+from rekd_edge.export import export_bundle, stages
+from rekd_edge.export.parity import Agreement, Answers
+from rekd_edge.export.sample import Sample
 from rekd_edge.modeling import RationaleConfig
 from rekd_edge.runtime import Rationalizer
 
 Run = Callable[..., Path]
-export_graph = bundle_module.export_graph
+export_graph = stages.export_graph
 
 
 def manifest_of(folder: Path) -> dict[str, Any]:
@@ -104,6 +104,22 @@ def test_given_data_calibrates_and_verifies(make_run: Run, tmp_path: Path) -> No
     assert manifest["calibration"]["rows"] == 20
 
 
+def test_long_inputs_are_verified_on_fewer_rows(make_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stages, "VERIFIED_POSITIONS", 200)
+
+    def parity(name: str, **limits: int) -> dict[str, Any]:
+        settings = DataSettings(train_limit=20, **limits)
+        return export_bundle(
+            make_run("text"), tmp_path / name, calibration_data="builtin:planted", data_settings=settings
+        )["parity"]
+
+    longest = 32
+    assert 200 - longest < parity("few")["positions"] <= 200
+    asked_for = parity("more", eval_limit=15)
+    assert asked_for["rows"] == 15
+    assert asked_for["positions"] > 200
+
+
 def test_one_graph_serves_every_instruction_set(make_run: Run, tmp_path: Path) -> None:
     digests = set()
     for isa in ("auto", "avx2", "avx512_vnni", "arm64"):
@@ -125,14 +141,14 @@ def test_masks_leave_the_bundle_as_they_left_the_run(
 
 
 def test_a_graph_that_differs_is_not_written(make_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bundle_module, "export_graph", negate_classifier)
+    monkeypatch.setattr(stages, "export_graph", negate_classifier)
     with pytest.raises(FailureError, match=r"logits differ from the run's.*Nothing was written"):
         export_bundle(make_run("text"), tmp_path / "bundle")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_force_writes_it_and_says_so(make_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bundle_module, "export_graph", negate_classifier)
+    monkeypatch.setattr(stages, "export_graph", negate_classifier)
     manifest = export_bundle(make_run("text"), tmp_path / "bundle", force=True)
     assert manifest["verified"] is False
     assert "logits differ" in manifest["failures"][0]
@@ -151,7 +167,7 @@ def test_an_answer_that_depends_on_the_batch_is_refused(
     make_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, int], words: str
 ) -> None:
     found = {"rows": 64, "positions": 999, "mask_differences": 0, "near_ties": 3, "label_differences": 0} | change
-    monkeypatch.setattr(bundle_module, "invariance", lambda *_: found)
+    monkeypatch.setattr(stages, "invariance", lambda *_: found)
     with pytest.raises(FailureError, match=words):
         export_bundle(make_run("text"), tmp_path / "bundle")
     assert list(tmp_path.iterdir()) == []
@@ -184,10 +200,9 @@ def test_int8_must_keep_masks_and_accuracy(
     right = np.tile(np.array([1, 0], np.float32), (rows, 1))
     wrong = right.copy()
     wrong[:lost] = [0, 1]
-    monkeypatch.setattr(bundle_module, "graph_answers", lambda *_: bundle_module.Answers(wrong, [], []))
-    monkeypatch.setattr(bundle_module, "agreement", lambda *_: found)
-    sample = bundle_module.Sample("validation", [], np.zeros(rows, np.int64), [])
-    _, failures = bundle_module._check_int8(Path(), sample, bundle_module.Answers(right, [], []), 0)
+    monkeypatch.setattr(stages, "agreement", lambda *_: found)
+    sample = Sample("validation", [], np.zeros(rows, np.int64), [])
+    _, failures = stages.compare_with_fp32("int8", sample, Answers(right, [], []), Answers(wrong, [], []))
     assert (not failures) == accepted
 
 
@@ -195,7 +210,7 @@ def test_a_full_disk_leaves_nothing(make_run: Run, tmp_path: Path, monkeypatch: 
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(bundle_module, "write_manifest", full)
+    monkeypatch.setattr(stages, "write_manifest", full)
     with pytest.raises(OSError, match="No space left"):
         export_bundle(make_run("text"), tmp_path / "bundle")
     assert list(tmp_path.iterdir()) == []

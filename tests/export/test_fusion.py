@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime
 import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
@@ -62,9 +63,23 @@ def test_the_last_layer_is_computed_for_the_first_positions_alone(
         assert key[1] == positions if mask_mode == "zero" else 2 <= key[1] <= positions
 
 
-def test_a_web_graph_holds_no_fused_operator(make_graph: Graph) -> None:
-    model = onnx.load(make_graph("text", "drop", "re", target="web")[1])
-    assert {node.domain for node in model.graph.node} == {""}
+def test_opening_a_graph_adds_no_slow_normalization(make_graph: Graph, tmp_path: Path) -> None:
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "opened.onnx")
+    path = make_graph("text", "drop", "re")[1]
+    onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    operators = {node.op_type for node in onnx.load(tmp_path / "opened.onnx").graph.node}
+    assert "LayerNormalization" in operators
+    assert "SkipLayerNormalization" not in operators
+    assert operators & {"Gelu", "BiasGelu", "FastGelu"}
+    assert "Erf" not in operators
+
+
+def test_a_graph_holds_no_path_of_this_machine(make_graph: Graph) -> None:
+    model = onnx.load(make_graph("text", "drop", "re")[1])
+    assert not model.metadata_props
+    assert not any(node.metadata_props for node in model.graph.node)
+    assert str(Path(__file__).parents[2]).encode() not in model.SerializeToString()
 
 
 def graph(nodes: list[onnx.NodeProto], constants: dict[str, np.ndarray]) -> ModelProto:
@@ -100,10 +115,11 @@ def layer(key: str = "x") -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
 @pytest.mark.parametrize("positions", [1, 2, 7])
 def test_leaving_positions_out_changes_no_answer(key: str, positions: int) -> None:
     """Also where keys are the queries, which are then needed at every position."""
-    model = graph(*layer(key))
+    traced = ir.from_proto(graph(*layer(key)))
     x = np.random.default_rng(1).normal(size=(1, positions, WIDTH)).astype(np.float32)
-    before = onnxruntime.InferenceSession(model.SerializeToString()).run(["logits"], {"x": x})[0]
-    keep_class_token(model)
+    before = onnxruntime.InferenceSession(ir.to_proto(traced).SerializeToString()).run(["logits"], {"x": x})[0]
+    keep_class_token(traced)
+    model = ir.to_proto(traced)
     after = onnxruntime.InferenceSession(model.SerializeToString()).run(["logits"], {"x": x})[0]
     np.testing.assert_allclose(after, before, atol=1e-5)
     needed = shapes(model, ["query", "a", "d"], {"x": x})
@@ -115,7 +131,7 @@ def test_a_layer_without_attention_stays_whole() -> None:
     nodes, constants = layer()
     del nodes[1]
     nodes[1].input[0] = "query"
-    model = graph(nodes, constants)
-    before = model.SerializeToString()
+    model = ir.from_proto(graph(nodes, constants))
+    before = ir.to_proto(model)
     keep_class_token(model)
-    assert model.SerializeToString() == before
+    assert ir.to_proto(model) == before

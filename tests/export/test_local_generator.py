@@ -38,11 +38,11 @@ DATA: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def local_bundle(make_once: Callable[..., Path]) -> Callable[..., Path]:
-    def make(task: str, precision: str, target: str = "cpu") -> Path:
+    def make(task: str, precision: str) -> Path:
         run = make_once(f"local/{task}", lambda run: train(load_config(None, {**TINY, **DATA[task]}), run))
         return make_once(
-            f"local/{task}-{precision}-{target}",
-            lambda bundle: export_bundle(run, bundle, precision=precision, target=target),
+            f"local/{task}-{precision}",
+            lambda bundle: export_bundle(run, bundle, precision=precision),
         )
 
     return make
@@ -53,9 +53,8 @@ def session(bundle: Path) -> onnxruntime.InferenceSession:
 
 
 @pytest.mark.parametrize("task", ["text", "image"])
-@pytest.mark.parametrize("target", ["cpu", "web"])
-def test_int8_masks_equal_fp32_masks(task: str, target: str, local_bundle: Callable[..., Path]) -> None:
-    manifest = read_json(local_bundle(task, "int8", target) / "manifest.json")
+def test_int8_masks_equal_fp32_masks(task: str, local_bundle: Callable[..., Path]) -> None:
+    manifest = read_json(local_bundle(task, "int8") / "manifest.json")
     assert manifest["verified"]
     assert manifest["quantization"]["generator"] == "float"
     assert manifest["quantization"]["mask_differences"] == manifest["quantization"]["near_ties"] == 0

@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 
 from rekd_edge.export.graph import export_graph
+from rekd_edge.export.nodes import name_nodes
 from rekd_edge.export.parity import Feed, agreement, graph_answers, invariance, torch_answers
 from rekd_edge.export.quantization import quantize
-from rekd_edge.export.stages import name_stages
 from rekd_edge.modeling import Depth, RationaleConfig
 from rekd_edge.modeling.encoders import encoder_from_backbone
 from rekd_edge.modeling.encoders.backbones import load_backbone
@@ -83,18 +83,16 @@ def half(found: list[Any], *how: Any) -> float:
 
 
 @every_variant
-@pytest.mark.parametrize("target", ["cpu", "web"])
 def test_graph_answers_as_torch_does(
     task: str,
     mask_mode: str,
-    target: str,
     make_model: Callable[..., PLMRModel],
     make_feeds: Callable[[str, int], list[Feed]],
     select_by_rule: Rule,
     tmp_path: Path,
 ) -> None:
     model, feeds, path = make_model(task, mask_mode), make_feeds(task, 40), tmp_path / "model.onnx"
-    export_graph(model, path, target)
+    export_graph(model, path)
     expected = torch_answers(model, feeds)
     for batch, width in ((1, 0), (7, 0), (7, 32)):
         found = graph_answers(path, feeds, 0, batch=batch, width=width)
@@ -106,24 +104,22 @@ def test_graph_answers_as_torch_does(
             np.testing.assert_array_equal(mask, select_by_rule(margin[None], feature[None])[0])
     assert {float(value) for margin in found.margins for value in margin if LOWEST < value < SHED / 2} == {SHED}
     assert sum(mask.sum() for mask in found.masks) > 2 * len(feeds)
-    domains = {node.domain for node in onnx.load(path).graph.node}
-    assert domains <= ({""} if target == "web" else {"", "com.microsoft"})
+    assert {node.domain for node in onnx.load(path).graph.node} <= {"", "com.microsoft"}
 
 
 @every_variant
-@pytest.mark.parametrize(("target", "calibrated"), [("cpu", True), ("web", False)])
+@pytest.mark.parametrize("calibrated", [True, False])
 def test_int8_answers_depend_on_nothing_else(
     task: str,
     mask_mode: str,
-    target: str,
     calibrated: bool,
     make_model: Callable[..., PLMRModel],
     make_feeds: Callable[[str, int], list[Feed]],
     tmp_path: Path,
 ) -> None:
     model, feeds, path = make_model(task, mask_mode), make_feeds(task, 40), tmp_path / "model.onnx"
-    export_graph(model, path, target)
-    onnx.save(quantize(onnx.load(path), feeds[:16] if calibrated else [], target), path)
+    export_graph(model, path)
+    onnx.save(quantize(onnx.load(path), feeds[:16] if calibrated else []), path)
     found = invariance(path, feeds, 0)
     assert found["mask_differences"] == found["near_ties"] == found["label_differences"] == 0
     assert agreement(torch_answers(model, feeds), graph_answers(path, feeds, 0)).mask_agreement > 0.8
@@ -149,7 +145,7 @@ def test_the_graph_sheds_tokens_layer_by_layer(
     model, path = make_model("text", "drop"), tmp_path / "model.onnx"
     export_graph(model, path)
     graph = onnx.load(path)
-    name_stages(graph)
+    name_nodes(graph)
     attended = [node.input[1] for node in graph.graph.node if node.op_type == "MultiHeadAttention"]
     stages = [node.name.split("/")[0] for node in graph.graph.node if node.op_type == "MultiHeadAttention"]
     assert stages == ["generator"] * 3 + ["predictor"] * 2

@@ -10,8 +10,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from rekd_edge.errors import FailureError
-from rekd_edge.export import bundle as bundle_module
-from rekd_edge.export import export_bundle, targets
+from rekd_edge.export import export_bundle, stages, targets
 
 Run = Callable[..., Path]
 
@@ -65,7 +64,7 @@ def test_operators_that_a_runtime_lacks_are_named(tmp_path: Path) -> None:
 def test_a_failed_target_check_is_recorded_with_force(
     make_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bundle_module, "check_target", lambda *_: ({"runtime": "none"}, ["none has no operator X"]))
+    monkeypatch.setattr(stages, "check_target", lambda *_: ({"runtime": "none"}, ["none has no operator X"]))
     manifest = export_bundle(make_run("image"), tmp_path / "bundle", force=True)
     assert not manifest["verified"]
     assert manifest["failures"] == ["none has no operator X"]

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from torch.overrides import handle_torch_function, has_torch_function
 from transformers import AutoConfig, PretrainedConfig
 
 from rekd_edge.modeling.encoders.small import SmallNet, TextEncoder, real_positions
@@ -59,6 +60,9 @@ def read_both_ways(lstm: Any, hidden: Tensor, lengths: Tensor) -> Tensor:
         hidden: [batch, positions, hidden].
         lengths: int64 [batch], real tokens of each text; 0 is padding alone.
     """
+    if has_torch_function((hidden, lengths)):  # export writes a node of its own
+        return handle_torch_function(read_both_ways, (hidden, lengths), lstm, hidden, lengths)
+
     packed = pack_padded_sequence(hidden, lengths.clamp(min=1).cpu(), batch_first=True, enforce_sorted=False)
     states, _ = lstm(packed)
     return pad_packed_sequence(states, batch_first=True, total_length=hidden.shape[1])[0]

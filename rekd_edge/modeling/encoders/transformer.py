@@ -28,7 +28,7 @@ class BertEncoder(Encoder):
         if where is None:
             where = torch.arange(embeddings.shape[1], device=embeddings.device)
 
-        return module.dropout(module.LayerNorm(embeddings + places[where]))
+        return module.dropout(module.LayerNorm(embeddings + nn.functional.embedding(where, places)))
 
     def layer_stack(self) -> nn.ModuleList:
         return self.backbone.encoder.layer
@@ -58,10 +58,10 @@ class ViTEncoder(Encoder):
 
     def assemble(self, embeddings: Tensor, where: Tensor | None = None) -> Tensor:
         module = self.backbone.embeddings
-        class_position, positions = module.position_embeddings.split([1, module.position_embeddings.shape[1] - 1], 1)
+        positions = module.position_embeddings[:, 1:]
         if where is not None:
-            positions = positions[0][where]
-        class_token = (module.cls_token + class_position).expand(embeddings.shape[0], -1, -1)
+            positions = nn.functional.embedding(where, positions[0])
+        class_token = (module.cls_token + module.position_embeddings[:, :1]).expand(embeddings.shape[0], -1, -1)
         return module.dropout(torch.cat([class_token, embeddings + positions], dim=1))
 
     def layer_stack(self) -> nn.ModuleList:

@@ -13,7 +13,7 @@ import pytest
 from onnx import ModelProto, TensorProto, helper
 from onnx.utils import Extractor
 
-from rekd_edge.export.stages import name_stages
+from rekd_edge.export.nodes import name_nodes
 from rekd_edge.modeling import RationaleModel
 from rekd_edge.runtime.profiling import stage_shares
 
@@ -53,7 +53,7 @@ def stages(model: ModelProto) -> list[str]:
 def test_stages_are_those_sorted_by_hand() -> None:
     rows = nodes_by_hand()
     model = small_graph(rows)
-    name_stages(model)
+    name_nodes(model)
     assert stages(model) == [stage for *_, stage in rows]
 
 
@@ -62,13 +62,13 @@ def test_without_a_gather_all_after_the_margin_is_predictor() -> None:
     rows.append(("Greater", ["selection_margin", "zero"], "rationale_mask", "predictor"))
     rows.append(("Mul", ["shared", "rationale_mask"], "logits", "predictor"))
     model = small_graph(rows)
-    name_stages(model)
+    name_nodes(model)
     assert stages(model) == [stage for *_, stage in rows]
 
 
 def test_without_a_generator_all_is_predictor() -> None:
     model = small_graph(nodes_by_hand())
-    name_stages(model, selects=False)
+    name_nodes(model, selects=False)
     assert set(stages(model)) == {"predictor"}
 
 
@@ -76,7 +76,7 @@ def test_without_a_generator_all_is_predictor() -> None:
 @pytest.mark.parametrize("task", ["text", "image"])
 def test_the_generator_is_what_onnx_cuts_out_for_the_margin(make_graph: Graph, task: str, mask_mode: str) -> None:
     model = onnx.load(make_graph(task, mask_mode, "re")[1])
-    name_stages(model)
+    name_nodes(model)
     names = [node.name for node in model.graph.node]
     assert len(set(names)) == len(names)
     inputs = [value.name for value in model.graph.input]
@@ -99,7 +99,7 @@ def test_a_bundle_records_shares_that_sum_to_one(int8_bundle: Path, digits_bundl
 def test_names_change_no_answer(make_graph: Graph, make_feeds: Callable, tmp_path: Path) -> None:
     path = make_graph("text", "drop", "re")[1]
     model = onnx.load(path)
-    name_stages(model)
+    name_nodes(model)
     onnx.save(model, tmp_path / "named.onnx")
     before, after = (
         onnxruntime.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
