@@ -25,32 +25,8 @@ class _CutOffError(Exception):
         self.reason = reason
 
 
-VERBS = (
-    "demo",
-    "train",
-    "sweep",
-    "export",
-    "predict",
-    "evaluate",
-    "audit",
-    "report",
-    "bench",
-    "inspect",
-    "sign",
-    "verify",
-    "verify-record",
-    "monitor",
-    "web",
-)
-"""In the order of the work, which is that of the help."""
-
-
 class _Verbs(TyperGroup):
     """typer knows no signals but Ctrl-C, and takes an end of file in the work itself for that."""
-
-    def list_commands(self, ctx: Any) -> list[str]:
-        """The verbs in their order."""
-        return sorted(super().list_commands(ctx), key=lambda verb: VERBS.index(verb) if verb in VERBS else len(VERBS))
 
     def invoke(self, ctx: Any) -> Any:
         """Run the verb."""
