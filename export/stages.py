@@ -21,6 +21,7 @@ from rekd_edge.data import DataSettings
 from rekd_edge.errors import FailureError, InputError
 from rekd_edge.export.drift import NearTies, measure_near_ties
 from rekd_edge.export.graph import export_graph, graph_io
+from rekd_edge.export.interchange import write_interchange_files
 from rekd_edge.export.nodes import name_nodes
 from rekd_edge.export.parity import LOGIT_TOLERANCE, Answers, agreement, graph_answers, invariance, torch_answers
 from rekd_edge.export.provenance import provenance
@@ -264,6 +265,7 @@ def package(
     tokenizer = prepared.preprocessing.tokenizer
     if tokenizer is not None:
         neutral_tokenizer(tokenizer).save(str(folder / LAYOUT.tokenizer))
+    write_interchange_files(folder, prepared.model.config, prepared.preprocessing)
 
     target_check, unfit = check_target(onnx.load(quantised.graph), folder, target)
     failures = [*verified.failures, *shipped.failures, *unfit]

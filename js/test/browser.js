@@ -26,16 +26,17 @@ export function launch() {
 }
 
 /**
- * Serve the page of a bundle of the vectors.
+ * Serve the page of a bundle.
  *
- * @param {string} name
+ * @param {string} name of one of the vectors', or a folder
  * @param {string[]} more arguments
  * @returns {Promise<{ address: string, stop: () => void }>}
  */
 export async function serve(name, ...more) {
-  const child = spawn(/** @type {string} */ (command), ["web", bundlePath(name), "--serve", "--json", ...more], {
+  const child = spawn(/** @type {string} */ (command), ["web", name.includes("/") ? name : bundlePath(name), "--serve", "--json", ...more], {
     stdio: ["ignore", "pipe", "inherit"],
   });
+  process.once("exit", () => child.kill("SIGTERM"));
   let document = "";
   for await (const line of createInterface({ input: child.stdout })) {
     document += line;
@@ -68,4 +69,22 @@ export async function counting(address) {
     server.closeAllConnections();
   };
   return { address: `http://127.0.0.1:${port}/`, bytes: () => bytes, stop };
+}
+
+/**
+ * What the package answers in a page of ours, opened by itself: texts, or images as `{ data, width, height }`.
+ *
+ * @param {import("playwright-core").Page} page
+ * @param {any[]} inputs
+ */
+export async function askInPage(page, inputs) {
+  const sent = inputs.map((each) => (typeof each === "string" ? each : { ...each, data: Buffer.from(each.data).toString("base64") }));
+  return page.evaluate(async (given) => {
+    const { Rationalizer } = await import("./rekd-edge/index.js");
+    const bytes = (text) => Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
+    const values = given.map((each) => (typeof each === "string" ? each : { ...each, data: bytes(each.data) }));
+    const opened = await Rationalizer.load("./bundle/");
+    const predictions = await opened.predict(values, { batchSize: 1 });
+    return { manifest: opened.manifest, predictions, encoded: typeof given[0] === "string" ? await opened.encode(given) : [] };
+  }, sent);
 }

@@ -5,7 +5,7 @@ import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { after, before, describe, test } from "node:test";
 
-import { counting, launch, serve, skip } from "./browser.js";
+import { askInPage, counting, launch, serve, skip } from "./browser.js";
 import { bandOf, decoded, imagePath, manifestOf, rowsOf } from "./vectors.js";
 
 const SAMPLE = "A superb and gripping film with a dull, clumsy end.";
@@ -52,15 +52,7 @@ describe("the page", { skip }, () => {
       const { context, page } = await open(server.address);
       const rows = rowsOf(task);
       const inputs = task === "text" ? rows.map((row) => row.text) : await Promise.all(rows.map((row) => decoded(row.name)));
-      const sent = inputs.map((each) => (task === "text" ? each : { ...each, data: Buffer.from(each.data).toString("base64") }));
-      const [manifest, predictions, encoded] = await page.evaluate(async (given) => {
-        const { Rationalizer } = await import("./rekd-edge/index.js");
-        const bytes = (text) => Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
-        const opened = await Rationalizer.load("./bundle/");
-        const values = given.map((each) => (typeof each === "string" ? each : { ...each, data: bytes(each.data) }));
-        const found = await opened.predict(values, { batchSize: 1 });
-        return [opened.manifest, found, typeof given[0] === "string" ? await opened.encode(given) : []];
-      }, sent);
+      const { manifest, predictions, encoded } = await askInPage(page, inputs);
 
       const band = bandOf(manifest);
       rows.forEach((row, i) => {

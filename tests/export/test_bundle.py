@@ -71,8 +71,8 @@ def test_an_int8_bundle_records_what_was_checked(int8_bundle: Path, trained_run:
 
 def test_the_files_table_is_true(int8_bundle: Path, digits_bundle: Path) -> None:
     for folder, names in (
-        (int8_bundle, {"model.onnx", "tokenizer.json", "README.md"}),
-        (digits_bundle, {"model.onnx", "README.md"}),
+        (int8_bundle, {"model.onnx", "tokenizer.json", "README.md", "config.json", "tokenizer_config.json"}),
+        (digits_bundle, {"model.onnx", "README.md", "config.json", "preprocessor_config.json"}),
     ):
         files = manifest_of(folder)["files"]
         assert set(files) == names == {path.name for path in folder.iterdir()} - {"manifest.json", "manifest.sha256"}
