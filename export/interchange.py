@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from transformers import CONFIG_MAPPING
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from rekd_edge.modeling import RationaleConfig
 from rekd_edge.training.preparation import Preprocessing
@@ -26,7 +26,7 @@ def write_interchange_files(folder: Path, config: RationaleConfig, preprocessing
         preprocessing: that of the model.
     """
     family = config.predictor["model_type"]
-    if family not in CONFIG_MAPPING:
+    if family not in CONFIG_MAPPING_NAMES:  # without the families that this package registers
         return
 
     _write(folder / "config.json", _model_config(config, family))
