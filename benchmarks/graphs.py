@@ -10,7 +10,6 @@ Both graphs of a name take turns in one process, on one thread, on the same rand
 from __future__ import annotations
 
 import argparse
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ import numpy as np
 import onnx
 from _bundles import Feed
 from _results import in_turn, write_results
-from onnxruntime import InferenceSession
 
 from rekd_edge.files import read_json
 from rekd_edge.runtime.bundle import LAYOUT
@@ -30,47 +28,39 @@ ROWS = 12
 
 
 def main() -> None:
-    """Write one row a bundle and length."""
+    """Write one row a bundle and length; pairs are [before, after]."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs=2, type=Path, metavar="FOLDER", help="of bundles with the same names")
     parser.add_argument("--repeats", type=int, default=20, help="times that every input is timed")
     given = parser.parse_args()
-    names = sorted(bundle.name for bundle in given.folders[0].iterdir())
-
-    write_results("graphs", [row for name in names for row in compared(name, given.folders, given.repeats)])
-
-
-def compared(name: str, folders: list[Path], repeats: int) -> list[dict[str, Any]]:
-    """The rows of one bundle, one a length; pairs are [before, after]."""
-    graphs = [folder / name / LAYOUT.graph for folder in folders]
-    sessions = [open_session(graph, 1) for graph in graphs]
-    nodes = [len(onnx.load(graph).graph.node) for graph in graphs]
     rows = []
 
-    for length, feeds in random_inputs(read_json(folders[0] / name / LAYOUT.manifest)).items():
-        answers = [[session.run(OUTPUTS, feed) for feed in feeds] for session in sessions]
-        masks, margins, logits = zip(*[map(np.stack, zip(*each, strict=True)) for each in answers], strict=True)
-        times = np.array(in_turn([partial(answer, session, feeds) for session in sessions], repeats * ROWS)) * 1000
+    for name in sorted(bundle.name for bundle in given.folders[0].iterdir()):
+        graphs = [folder / name / LAYOUT.graph for folder in given.folders]
+        nodes = [len(onnx.load(graph).graph.node) for graph in graphs]
+        for positions, feeds in random_inputs(read_json(graphs[0].with_name(LAYOUT.manifest))).items():
+            found = compared(graphs, feeds, given.repeats)
+            rows.append({"bundle": name, "positions": positions, "nodes": nodes, **found})
 
-        rows.append(
-            {
-                "bundle": name,
-                "positions": length,
-                "nodes": nodes,
-                "mask_differences": int((masks[0] != masks[1]).sum()),
-                "largest_margin_difference": float(np.abs(margins[0] - margins[1]).max()),
-                "largest_logit_difference": float(np.abs(logits[0] - logits[1]).max()),
-                "p50_ms": np.median(times, axis=1).round(4).tolist(),
-                "ratio": round(float(np.median(times[1] / times[0])), 4),  # within each turn
-            }
-        )
-
-    return rows
+    write_results("graphs", rows)
 
 
-def answer(session: InferenceSession, feeds: list[Feed], turn: int) -> None:
-    """Run one of the inputs."""
-    session.run(OUTPUTS, feeds[turn % ROWS])
+def compared(graphs: list[Path], feeds: list[Feed], repeats: int) -> dict[str, Any]:
+    """How the answers and the times of two graphs differ."""
+    sessions = [open_session(graph, 1) for graph in graphs]
+    answers = [[session.run(OUTPUTS, feed) for feed in feeds] for session in sessions]
+    masks, margins, logits = zip(*[map(np.stack, zip(*each, strict=True)) for each in answers], strict=True)
+
+    systems = [lambda turn, session=session: session.run(OUTPUTS, feeds[turn % ROWS]) for session in sessions]
+    times = np.array([each.processor for each in in_turn(systems, repeats * ROWS)]) * 1000  # [2, turns]
+
+    return {
+        "mask_differences": int((masks[0] != masks[1]).sum()),
+        "largest_margin_difference": float(np.abs(margins[0] - margins[1]).max()),
+        "largest_logit_difference": float(np.abs(logits[0] - logits[1]).max()),
+        "processor_ms": np.median(times, axis=1).round(4).tolist(),
+        "ratio": round(float(np.median(times[1] / times[0])), 4),  # within each turn
+    }
 
 
 def random_inputs(manifest: dict[str, Any]) -> dict[int, list[Feed]]:
@@ -83,9 +73,8 @@ def random_inputs(manifest: dict[str, Any]) -> dict[int, list[Feed]]:
     (first, last), longest = manifest["text"]["special_token_ids"], manifest["text"]["max_length"]
     found: dict[int, list[Feed]] = {}
     for length in sorted({min(length, longest) for length in LENGTHS}):
-        ids = [np.array([[first, *random.integers(5, 60, length - 2), last]]) for _ in range(ROWS)]
-        found[length] = [{"input_ids": row, "attention_mask": np.ones_like(row)} for row in ids]
-
+        rows = [np.array([[first, *random.integers(5, 60, length - 2), last]]) for _ in range(ROWS)]
+        found[length] = [{"input_ids": row, "attention_mask": np.ones_like(row)} for row in rows]
     return found
 
 
