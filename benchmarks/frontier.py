@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from _results import RESULTS, in_turn, percentiles, write_results
+from _results import RESULTS, Times, in_turn, percentiles, write_results
 
 from rekd_edge import Rationalizer
 from rekd_edge.data import DataSettings, load_data
@@ -48,7 +48,7 @@ def main() -> None:
     seconds = timed([given.sweep / "int8" / row["run"] for row in rows], test_inputs(given.sweep, rows), given.repeats)
     rows = [row | percentiles(times) for row, times in zip(rows, seconds, strict=True)]
 
-    name = f"frontier-{Path(document['command'].split()[2]).stem}"
+    name = document["benchmark"].replace("sweep-", "frontier-", 1)
     write_results(name, rows)
     plot(rows, RESULTS / f"{name}.png")
 
@@ -87,7 +87,7 @@ def test_inputs(sweep: Path, rows: Sequence[dict[str, Any]]) -> Sequence[Any]:
     return load_data(recipe["data"]["spec"], settings).split("test").inputs
 
 
-def timed(bundles: Sequence[Path], inputs: Sequence[Any], repeats: int) -> list[list[float]]:
+def timed(bundles: Sequence[Path], inputs: Sequence[Any], repeats: int) -> list[Times]:
     """Seconds of each bundle's predictions, all in turn on the same inputs, after one that is not counted."""
     systems = []
 
