@@ -1,7 +1,7 @@
-"""Tasks on Ray: a cluster that runs already, or one of this machine alone, started and ended with the engine.
+"""Tasks on Ray: on a running cluster, or on this machine alone, where Ray starts and ends with the engine.
 
-Ray brings a task to a node that has its processors and devices free. When a process or a node dies, the task is
-submitted again, and goes on from its own files, which lie on a file system that the nodes share.
+Ray sends a task to a node with free processors and devices. When a process or a node dies, the task is submitted
+again and resumes from its own files, which lie on a file system that the nodes share.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from rekd_edge.progress import say
 
 __all__ = ["RayEngine"]
 
-STORE = 100 * 2**20  # bytes of shared memory: tasks pass names and figures, their data lies in files
+STORE = 100 * 2**20  # bytes of shared memory: tasks pass names and figures, and read data from files
 
 
 class RayEngine:
@@ -31,7 +31,7 @@ class RayEngine:
 
     def __init__(self, workers: int | None, address: str | None) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # a task without GPUs sees what it saw
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # a task without GPUs keeps its environment
 
         if address is None:
             os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # Ray listens on the loopback alone
@@ -51,13 +51,13 @@ class RayEngine:
         elif self._own:
             try:
                 self._init(address=address)
-            except Exception as error:  # whatever lies between here and the cluster
+            except Exception as error:  # anything between here and the cluster
                 raise InputError(
                     f"No Ray cluster answers at {address} ({type(error).__name__}); correct --address (and set "
                     "RAY_AUTH_MODE=token where the cluster asks for one), or leave it out to start Ray on this machine."
                 ) from error
 
-        self._attempt = ray.remote(max_retries=0)(attempt)  # what is lost is counted and restarted by the schedule
+        self._attempt = ray.remote(max_retries=0)(attempt)  # the schedule counts deaths and restarts tasks
 
     def _init(self, **options: Any) -> None:
         # Ray prints the death of a worker on standard output, which is the caller's; the schedule reports it anyway.
@@ -65,8 +65,9 @@ class RayEngine:
         self._ray.init(logging_level=logging.ERROR, log_to_driver=False, job_config=self._job(), **options)
 
     def _job(self) -> Any:
-        """Ray puts the caller's working directory on the import path of every worker, unless a job says that it brings
-        a directory of its own.
+        """Keep the caller's working directory off the import path of workers.
+
+        Ray adds it unless a job says that it brings a directory of its own.
         """
 
         class IsolatedJob(self._ray.job_config.JobConfig):  # type: ignore[name-defined]

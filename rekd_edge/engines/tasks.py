@@ -27,19 +27,19 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Task:
-    """One call in a process of its own. It must bear repetition: a task whose process died starts again."""
+    """One call in a process of its own. It must be safe to repeat: a task whose process died is started again."""
 
     name: str
     """Unique among the tasks of one `run_tasks`."""
     call: Callable[..., Any]
-    """A function of a module that a worker can import, which is not the script that runs."""
+    """A function of a module that a worker can import, so not of the running script."""
     arguments: tuple[Any, ...] = ()
     needs: tuple[str, ...] = ()
     """Names of tasks that must have succeeded before."""
     cpus: int = 1
-    """Processors, and so the threads of its libraries."""
+    """Processors, and threads of each of its libraries."""
     gpus: float | None = 0.0
-    """Devices, or a share of one; None for one where a Ray cluster has any."""
+    """Devices, or a share of one; None for one device if a Ray cluster has any."""
 
 
 @dataclass(frozen=True)
@@ -50,23 +50,23 @@ class Outcome:
     value: Any = None
     """What the call returned."""
     error: str | None = None
-    """One sentence where it raised, was lost too often, or needed a task that failed."""
+    """One sentence if it raised, its process died too often, or it needed a failed task."""
     details: str | None = None
-    """The traceback of an error that has no sentence of its own."""
+    """The traceback of an unexpected error."""
     lost: bool = False
     """Whether the error is that its process died too often."""
 
 
 @dataclass(frozen=True)
 class EngineSettings:
-    """Which engine, and how much of it."""
+    """The engine, and how much of it is used."""
 
     name: str = "local"
     """`local` or `ray`."""
     workers: int | None = None
-    """Tasks at a time; None for what the processors bear."""
+    """Tasks at a time; None for as many as the processors allow."""
     address: str | None = None
-    """Of a Ray cluster to join; None starts Ray on this machine."""
+    """The address of a Ray cluster to join; None starts Ray on this machine."""
 
 
 @dataclass(frozen=True)
@@ -79,10 +79,10 @@ class Report:
 
 
 def pack(task: Task) -> bytes:
-    """A task as its worker takes it; the worker imports the call's module, so that what fails there is reported.
+    """Pickle a task for its worker, which imports the call's module, so that failing imports are reported.
 
     Raises:
-        ValueError: the call stands in the script that runs.
+        ValueError: the call is defined in the running script.
     """
     if task.call.__module__ == "__main__":
         raise ValueError(f"{task.call.__name__} stands in the script that runs; workers need it in a module.")
@@ -90,7 +90,7 @@ def pack(task: Task) -> bytes:
 
 
 def attempt(packed: bytes) -> Report:
-    """Run a packed task: the sentence of an error of ours, the type, message and traceback of any other."""
+    """Run a packed task; an error is reported by its sentence if it is ours, else by type, message and traceback."""
     try:
         call, arguments = pickle.loads(packed)
         return Report(pickle.dumps(call(*arguments)))
@@ -107,11 +107,11 @@ def processors() -> int:
 
 
 def worker_environment(threads: int) -> dict[str, str]:
-    """The variables of a new process of this machine: threads of its libraries, and where it imports from."""
+    """The environment of a new process on this machine: threads of its libraries, and where it imports from."""
     return thread_limits(threads) | isolated_imports()
 
 
 def thread_limits(threads: int) -> dict[str, str]:
-    """The environment in which the libraries of a new process start at most so many threads each."""
+    """The environment that limits the threads of each library of a new process."""
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
     return dict.fromkeys((*names, "VECLIB_MAXIMUM_THREADS"), str(threads))
