@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import time
 from pathlib import Path
@@ -63,7 +64,7 @@ def main() -> None:
 
     common = {"tokens": arguments.tokens, "batch_size": 1, "threads": 1, "reviews": len(texts)}
     rows = [{**facts, **common, **percentiles(found)} for (facts, _), found in zip(systems, times, strict=True)]
-    write_results("javascript", rows)
+    write_results("javascript", rows, load_average=[round(load, 1) for load in os.getloadavg()])
     for row in rows:
         say(f"{row['system']} {row.get('generator', '')} in {row['runtime']}: {row['p50_ms']:.1f} ms")
 
