@@ -44,7 +44,7 @@ __all__ = ["FIRST_SEED", "Grid", "Row", "load_grid", "shipped_grids"]
 
 FIRST_SEED, MOST_SEEDS = 2026, 1000
 MOST_LINES = 1000
-"""Of a row and a method: so many values that `vary` and `tune` may combine to."""
+"""How many combinations `vary` and `tune` of a row may give."""
 _GRIDS = Path(__file__).parent / "grids"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+]*(?:-[A-Za-z0-9_.+]+)*")
 _GRID_KEYS = ("title", "base", "source", "recipe", "seeds", "settings", "methods", "rows")
@@ -137,7 +137,7 @@ def _read(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """A grid or row with what `over` says: settings and rows are merged, all else is replaced, null takes a key out."""
+    """`base` updated with `over`: settings and rows are merged, other keys are replaced, null removes a key."""
     merged = {key: value for key, value in {**base, **over}.items() if over.get(key, value) is not None}
     if "settings" in base and "settings" in merged:
         merged["settings"] = {**mapping(base["settings"], "settings"), **mapping(merged["settings"], "settings")}
@@ -152,7 +152,7 @@ def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 def _teachers_in(parts: Collection[Any]) -> Iterator[str]:
-    """The rows that are named as teachers by these rows, or by a method of theirs."""
+    """The rows that these rows, or methods of theirs, name as teachers."""
     for part in parts:
         if not isinstance(part, dict):
             continue
@@ -229,7 +229,7 @@ def _variant(name: str, given: dict[str, Any], won: dict[str, str], of_row: dict
 
 
 def _check_axes(row: Row, won: dict[str, str], where: str) -> None:
-    """What a row varies or tunes must be its own to set, and known to a method of it."""
+    """Refuse to vary or tune a setting that is fixed elsewhere, or that no method of the row reads."""
     for key in (*row.vary, *row.tune):
         if key in won or key in _OWN:
             raise InputError(f"{where} varies {key} itself; leave it out of --set, or take other settings.")
@@ -244,7 +244,7 @@ def _check_axes(row: Row, won: dict[str, str], where: str) -> None:
 
 
 def _recipe(name: str) -> str:
-    """A file by its absolute path: workers may stand elsewhere."""
+    """A file as its absolute path: workers may have another working directory."""
     return str(Path(name).resolve()) if Path(name).is_file() else name
 
 
@@ -318,7 +318,7 @@ def _check_references(grid: Grid, row: Row, variant: Variant) -> None:
 
 
 def _split(overrides: dict[str, str], rows: Collection[str]) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
-    """Overrides of all rows, and those of one (`ROW.KEY`)."""
+    """Overrides of all rows, and those of a single row (`ROW.KEY`)."""
     for_all: dict[str, str] = {}
     for_row: dict[str, dict[str, str]] = {}
 
@@ -333,7 +333,7 @@ def _split(overrides: dict[str, str], rows: Collection[str]) -> tuple[dict[str, 
 
 
 def _around(own: Any, given: str) -> str:
-    """The backbone given for all rows; where a row's own is `bilstm:NAME` or the like, within the same net."""
+    """The backbone given for all rows, inside the row's own net if that is `bilstm:NAME` or the like."""
     net, *inner = str(own).split(":")
     within, *donor = given.split(":")
     is_net = inner and net != "random"
@@ -360,16 +360,14 @@ def _seeds(given: Any, count: int | None) -> tuple[int, ...]:
 
 
 def _row_seeds(given: Any, seeds: tuple[int, ...], where: str) -> tuple[int, ...]:
-    """A row's own list, or the first so many of the grid's."""
+    """A row's own list, or the first ones of the grid's."""
     if isinstance(given, list):
         return _seeds(given, None)
     return seeds[: whole(given, f"seeds of {where}")]
 
 
 def _methods(given: Any, where: str, known_names: Collection[str] = ()) -> dict[str, dict[str, Any]]:
-    """Name to the settings that it has of its own, `method` and its teacher among them; names that are known already
-    need not say which method they are.
-    """
+    """The own settings of each method by its name, with `method` and its teacher; known names need not say `method`."""
     if isinstance(given, str):
         given = [given]
     if isinstance(given, list):
