@@ -8,6 +8,7 @@ __all__ = ["app", "main"]
 
 VERBS = (
     "demo",
+    "build",
     "train",
     "sweep",
     "export",

@@ -11,6 +11,7 @@ from rekd_edge.terminal import in_one_line, printable
 
 if TYPE_CHECKING:
     from rekd_edge.audit import Finding
+    from rekd_edge.builder.run import Built
     from rekd_edge.records.monitor import Change
 
 
@@ -115,6 +116,32 @@ def print_changes(changes: Sequence[Change]) -> None:
         table.add_row(printable(change.what), f"{change.reference:.1%}", f"{change.records:.1%}")
 
     SafeConsole(highlight=False).print(table)
+
+
+def print_built(built: Built) -> None:
+    """What `build` made: a table, the verdict, and what to try next."""
+    from rich import box
+    from rich.table import Table
+
+    from rekd_edge.progress import SafeConsole
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for name in ("test", "accuracy", "macro-F1", "rationale", "MB", "ms"):
+        table.add_column(name, justify="left" if name == "test" else "right", no_wrap=True)
+    for row in built.rows:
+        table.add_row(
+            row["name"],
+            f"{row['accuracy']:.3f}",
+            f"{row['macro_f1']:.3f}",
+            f"{row['rationale_ratio']:.0%}",
+            f"{row['size_bytes'] / 1e6:.1f}" if "size_bytes" in row else "",
+            f"{row['milliseconds']:.2f}" if "milliseconds" in row else "",
+        )
+
+    SafeConsole(highlight=False).print(table)
+    say_line(built.verdict)
+    say_line(f"{built.folder / 'report.html'} shows examples, curves and an audit.")
+    say_next(f'rekd-edge predict {built.folder / "bundle"} "your own text"')
 
 
 def print_figures(figures: dict[str, Any], indent: str = "  ") -> None:

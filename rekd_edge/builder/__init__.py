@@ -1,0 +1,5 @@
+"""From one's own data to an int8 bundle, by one command."""
+
+from rekd_edge.builder.run import build
+
+__all__ = ["build"]
