@@ -17,7 +17,7 @@ from typing import Any, cast
 import onnx
 
 from rekd_edge.cards import bundle_card
-from rekd_edge.data import DataSettings
+from rekd_edge.data import DataSettings, Examples
 from rekd_edge.errors import FailureError, InputError
 from rekd_edge.export.drift import NearTies, measure_near_ties
 from rekd_edge.export.graph import export_graph, graph_io
@@ -40,7 +40,9 @@ from rekd_edge.files import read_json
 from rekd_edge.methods import method_of
 from rekd_edge.modeling import RationaleConfig, RationaleModel
 from rekd_edge.precisions import precision_of
+from rekd_edge.records.monitor import summary
 from rekd_edge.runs import RunFolder
+from rekd_edge.runtime import Rationalizer
 from rekd_edge.runtime.bundle import LAYOUT, write_manifest
 from rekd_edge.runtime.graph import MAX_LENGTH_KEY
 from rekd_edge.runtime.profiling import stage_shares
@@ -64,6 +66,7 @@ __all__ = [
 MASK_AGREEMENT = 0.99
 ACCURACY_LOSS = 0.003
 TIMED_ROWS = 64
+REFERENCE_ROWS = 500
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,8 @@ class Prepared:
     sample: Sample
     vocabulary: dict[str, Any] | None
     """What trimming the vocabulary did; None where it is whole."""
+    unseen: Examples | None
+    """Validation examples, where the data is at hand; later decisions are compared with those on them."""
 
     @property
     def config(self) -> RationaleConfig:
@@ -152,7 +157,8 @@ def prepare(run: Path, calibration_data: str | None, settings: DataSettings | No
         asked_for = settings is not None and settings.eval_limit is not None
         sample = data_sample(preprocessing, data, None if asked_for else VERIFIED_POSITIONS)
 
-    return Prepared(run, record, model, preprocessing, sample, vocabulary)
+    unseen = None if data is None else verified_rows(data)
+    return Prepared(run, record, model, preprocessing, sample, vocabulary, unseen)
 
 
 def trace(prepared: Prepared, path: Path) -> Traced:
@@ -290,8 +296,17 @@ def package(
     }
     bundle_card(fields, prepared.record).save(folder / LAYOUT.card)
     write_manifest(folder, fields)
+    if prepared.unseen is not None and not failures:
+        write_manifest(folder, {**fields, "reference": _reference(folder, prepared.unseen)})
 
     return read_json(folder / LAYOUT.manifest)
+
+
+def _reference(folder: Path, unseen: Examples) -> dict[str, Any]:
+    """What the bundle decides on validation data, for `monitor` to compare later decisions with."""
+    rationalizer = Rationalizer.load(folder, verify=False)
+    answers = rationalizer([unseen.inputs[i] for i in range(min(REFERENCE_ROWS, len(unseen)))])
+    return summary(answer.to_dict() for answer in answers)
 
 
 def _model_fields(prepared: Prepared) -> dict[str, Any]:

@@ -85,7 +85,7 @@ def build(
     for sentence in facts.sentences():
         confirm(sentence)
 
-    asked = {
+    asked: dict[str, Any] = {
         "data": spec,
         "backbone": backbone or BACKBONES[facts.task],
         "settings": settings or {},
