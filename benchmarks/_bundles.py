@@ -219,6 +219,13 @@ class Recipe:
         """What a row of results says of the generator."""
         return {"generator": self.generator, "generator_layers": self.generator_config()["num_hidden_layers"]}
 
+    @property
+    def head_hidden(self) -> int | None:
+        """Hidden width of the selection head."""
+        if GEOMETRIES[self.geometry].task == "image":
+            return None
+        return min(TEXT_HEAD_HIDDEN, self.width) if self.generator == LOCAL else TEXT_HEAD_HIDDEN
+
     def generator_config(self) -> dict[str, Any]:
         """The configuration of the generator's encoder, but for the size of the vocabulary."""
         predictor = backbone_config(f"random:{self.geometry}")
@@ -265,15 +272,13 @@ def _write_run(folder: Path, recipe: Recipe, material: Material) -> None:
     if tokenizer is not None:
         predictor["vocab_size"] = generator["vocab_size"] = tokenizer.get_vocab_size()
 
-    head = min(TEXT_HEAD_HIDDEN, recipe.width) if recipe.generator == LOCAL else TEXT_HEAD_HIDDEN
-
     config = RationaleConfig(
         task=task,
         method="re",
         labels=material.data(task).label_names,
         predictor=predictor,
         generator=generator,
-        head_hidden=head if task == "text" else None,
+        head_hidden=recipe.head_hidden,
         mask_mode="drop",
         share_embeddings=True,
         target_ratio=recipe.ratio,
