@@ -203,6 +203,8 @@ class Recipe:
     """Lengths of the texts that the bias is calibrated on, all together."""
     width: int = WIDTH
     """Channels of a local generator."""
+    embedding_bits: int = 8
+    """What the word embeddings that a local generator reads were rounded to."""
     context: bool = False
     """Whether a local generator sees the mean of the whole input."""
 
@@ -239,7 +241,8 @@ class Recipe:
         """The folder of the exported bundle, on request without the pieces that the training texts lack."""
         lengths = "-".join(map(str, self.tokens))
         layers = "" if self.generator_layers is None else self.generator_layers
-        local = f"{self.width}{'c' if self.context else ''}" if self.generator == LOCAL else ""
+        bits = "" if self.embedding_bits == 8 else f"-{self.embedding_bits}bit"
+        local = f"{self.width}{'c' if self.context else ''}{bits}" if self.generator == LOCAL else ""
         name = f"{self.geometry}-{self.generator}{layers}{local}-{round(100 * self.ratio)}p-{lengths}t"
 
         folder = material.work / f"{name}-{self._fingerprint(material)}"
@@ -290,7 +293,7 @@ def _write_run(folder: Path, recipe: Recipe, material: Material) -> None:
     torch.manual_seed(SEED)
     model = RationaleModel(config, build_encoder(config.predictor), build_encoder(generator)).eval()
     if task == "text" and model.generator_in_float:
-        round_embeddings(model)
+        round_embeddings(model, recipe.embedding_bits)
 
     rows = [feed for tokens in recipe.tokens for feed in material.feeds(task, tokens)]
     loader = [{"labels": torch.zeros(1), **{k: torch.from_numpy(v) for k, v in feed.items()}} for feed in rows]

@@ -45,12 +45,13 @@ def main() -> None:
     )
     parser.add_argument("--tokens", type=int, default=256)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--generator", nargs="+", choices=GENERATORS, default=list(GENERATORS))
     parser.add_argument("--repeats", type=int, default=3)
     Material.add_arguments(parser)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     material = Material(arguments)
-    recipes = [Recipe.of(arguments.geometry, [arguments.tokens], generator) for generator in GENERATORS]
+    recipes = [Recipe.of(arguments.geometry, [arguments.tokens], generator) for generator in arguments.generator]
     ours = [Rationalizer.load(recipe.bundle(material, "int8"), threads=arguments.threads) for recipe in recipes]
     texts = material.inputs("text", arguments.tokens)
     feeds = material.feeds("text", arguments.tokens)
@@ -84,7 +85,7 @@ def main() -> None:
         ),
     ]
     runs = [lambda turn, run=run: run(texts[turn % len(texts)]) for _, run, _ in systems]
-    times = in_turn(runs, arguments.repeats, [QUICK_RUNS] * 3 + [1] * 3)
+    times = in_turn(runs, arguments.repeats, [QUICK_RUNS] * (len(ours) + 1) + [1] * 3)
     rows: list[dict[str, Any]] = []
 
     for (name, _, facts), seconds in zip(systems, times, strict=True):

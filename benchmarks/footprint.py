@@ -4,8 +4,9 @@
 
 Each start is a fresh process on one thread that predicts one text of 256 tokens, or one image file, the way each
 package's own documentation shows; systems take turns. `rekd-edge-trimmed` was exported with `--trim-vocabulary` for the
-training texts of the data. `onnxruntime-classifier` is Optimum's graph with the least that
-it needs: the difference that is left where no framework is imported. A process reports its own peak resident memory
+training texts of the data, `rekd-edge-4-bit` from a run whose embeddings were rounded to 4 bits.
+`onnxruntime-classifier` is Optimum's graph with the least that it needs: the difference that is left where no framework
+is imported. A process reports its own peak resident memory
 (VmHWM), so that nothing of this one counts. Seconds run from starting Python until the answer is known.
 """
 
@@ -104,34 +105,41 @@ def main() -> None:
     """Write one row a system and geometry."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--geometry", nargs="+", choices=GEOMETRIES, default=["bert-mini", "vit-tiny"])
+    parser.add_argument("--generator", nargs="+", choices=GENERATORS, default=list(GENERATORS))
     parser.add_argument("--starts", type=int, default=5)
     Material.add_arguments(parser)
     arguments = parser.parse_args()
     material = Material(arguments)
-    rows = [row for geometry in arguments.geometry for row in measured(geometry, arguments.starts, material)]
+    rows = [
+        row
+        for geometry in arguments.geometry
+        for row in measured(geometry, arguments.generator, arguments.starts, material)
+    ]
     write_results("footprint", rows, summary=summary(rows))
 
 
-def measured(geometry: str, starts: int, material: Material) -> list[dict[str, Any]]:
+def measured(geometry: str, generators: list[str], starts: int, material: Material) -> list[dict[str, Any]]:
     """The rows of one geometry."""
     task = GEOMETRIES[geometry].task
     names, tokens = NAMES[task], TOKENS[task]
-    recipes = {generator: Recipe.of(geometry, [tokens], generator) for generator in GENERATORS}
     black_box = BlackBox(geometry, material)
-    bundles = [recipe.bundle(material, "int8") for recipe in recipes.values()]
-    systems = [
-        *(("rekd-edge", "int8", OURS, bundle) for bundle in bundles),
-        ("optimum-classifier", "int8", OPTIMUM.format(**names), black_box.optimum("int8")),
-        ("onnxruntime-classifier", "int8", PLAIN[task], black_box.optimum("int8")),
-        ("transformers-classifier", "fp32", TRANSFORMERS.format(**names), black_box.torch()),
-    ]
+    ours = {("rekd-edge", generator): Recipe.of(geometry, [tokens], generator) for generator in generators}
+    if task == "text" and LOCAL in generators:
+        ours["rekd-edge-4-bit", LOCAL] = Recipe.of(geometry, [tokens], LOCAL, embedding_bits=4)
 
+    bundles = {which: recipe.bundle(material, "int8") for which, recipe in ours.items()}
     if task == "text":
-        trimmed = [recipe.bundle(material, "int8", trim=True) for recipe in recipes.values()]
-        systems[2:2] = [("rekd-edge-trimmed", "int8", OURS, bundle) for bundle in trimmed]
+        trimmed = {generator: ours["rekd-edge", generator] for generator in generators}
+        bundles |= {("rekd-edge-trimmed", g): r.bundle(material, "int8", trim=True) for g, r in trimmed.items()}
 
-    sessions = [open_session(bundle / LAYOUT.graph, 1) for bundle in bundles]
-    first = selected(sessions, material.feeds(task, tokens), recipes[LOCAL].ratio, 1)[0]
+    systems = [
+        *((name, generator, "int8", OURS, bundle) for (name, generator), bundle in bundles.items()),
+        ("optimum-classifier", None, "int8", OPTIMUM.format(**names), black_box.optimum("int8")),
+        ("onnxruntime-classifier", None, "int8", PLAIN[task], black_box.optimum("int8")),
+        ("transformers-classifier", None, "fp32", TRANSFORMERS.format(**names), black_box.torch()),
+    ]
+    sessions = [open_session(bundles[which] / LAYOUT.graph, 1) for which in ours]
+    first = selected(sessions, material.feeds(task, tokens), GEOMETRIES[geometry].ratio, 1)[0]
     example = material.inputs(task, tokens)[first]
 
     if task == "image":
@@ -141,14 +149,13 @@ def measured(geometry: str, starts: int, material: Material) -> list[dict[str, A
 
     started: list[list[tuple[float, int]]] = [[] for _ in systems]
     for turn in range(starts + 1):
-        for (_, _, program, folder), found in zip(systems, started, strict=True):
+        for (*_, program, folder), found in zip(systems, started, strict=True):
             found.append(cold_start(program, folder, example))
             if turn == 0:
                 found.clear()  # the disk's cache was cold
 
     rows = []
-    for place, ((name, precision, _, folder), found) in enumerate(zip(systems, started, strict=True)):
-        generator = GENERATORS[place % 2] if name.startswith("rekd-edge") else None
+    for (name, generator, precision, _, folder), found in zip(systems, started, strict=True):
         files = [file for file in folder.rglob("*") if file.is_file()]
         row = {
             "system": name,

@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument("--batch", nargs="+", type=int, default=[1, 8])
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--generator", nargs="+", choices=GENERATORS, default=list(GENERATORS))
+    parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=list(PRECISIONS), help="int8 at least")
     parser.add_argument("--repeats", type=int, default=40, help="turns")
     Material.add_arguments(parser)
     arguments = parser.parse_args()
@@ -61,7 +62,8 @@ def main() -> None:
         lengths = arguments.tokens if arguments.tokens and task == "text" else list(BARS[geometry])
         rows += measured(geometry, lengths, arguments, material)
 
-    write_results("latency", rows, in_a_row=IN_A_ROW, summary=summary(rows))
+    name = "latency" if len(arguments.generator) > 1 else f"latency-{arguments.generator[0]}"
+    write_results(name, rows, in_a_row=IN_A_ROW, summary=summary(rows))
 
 
 def measured(
@@ -70,7 +72,11 @@ def measured(
     """The rows of one geometry."""
     task = GEOMETRIES[geometry].task
     recipes = [Recipe.of(geometry, lengths, generator) for generator in arguments.generator]
-    graphs = {(r, precision): r.bundle(material, precision) / LAYOUT.graph for r in recipes for precision in PRECISIONS}
+    graphs = {
+        (r, precision): r.bundle(material, precision) / LAYOUT.graph
+        for r in recipes
+        for precision in arguments.precision
+    }
     black_box = BlackBox(geometry, material)
     sessions = {which: open_session(graph, 1) for which, graph in graphs.items()}
     inputs = {}
@@ -82,7 +88,8 @@ def measured(
     rows = []
     for threads in arguments.threads:
         ours = [onnx_system(OURS, precision, graph, threads) for (_, precision), graph in graphs.items()]
-        systems = [*ours, *black_box.systems(threads)]
+        peers = [system for system in black_box.systems(threads) if system.precision in arguments.precision]
+        systems = [*ours, *peers]
         facts = [{**r.facts(), "session": session} for (r, _), session in sessions.items()]
 
         for tokens, size in product(lengths, arguments.batch):

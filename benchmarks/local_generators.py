@@ -6,8 +6,8 @@ A whole training for each width, reach and context takes hours; here generators 
 finished RE run (equation 7 at τ = 1), on the word embeddings of its predictor, which stay as they are. Judged on test
 texts at the teacher's ratio: the share of the teacher's features that are selected too, and the accuracy of the
 teacher's predictor on what they select. Latency is that of the generator alone, as it stands in an int8 bundle of
-BERT-mini, on 256 tokens, all in turn, beside a generator of one transformer layer. Writes `results/local-generators.json` and
-`results/local-generators.png`.
+BERT-mini, on 256 tokens, all in turn, beside a generator of one transformer layer. Writes
+`results/local-generators.json` and `results/local-generators.png`.
 
 `rekd_edge/sweep/grids/frontier-local.yaml` trains the same variants in full.
 """
@@ -39,6 +39,7 @@ from rekd_edge.modeling.encoders import build_encoder, encoder_from_backbone
 from rekd_edge.modeling.encoders.backbones import backbone_config
 from rekd_edge.modeling.encoders.local import LocalNet
 from rekd_edge.modeling.masking import padding_bias
+from rekd_edge.modeling.model import Selection
 from rekd_edge.modeling.towers import Generator
 from rekd_edge.progress import say
 from rekd_edge.runs import RunFolder
@@ -112,7 +113,11 @@ def main() -> None:
     add_latency(rows, given.repeats)
     plot(rows, truth["accuracy"])
     write_results(
-        "frontier", rows, teacher=truth, latency={"geometry": GEOMETRY, "tokens": TOKENS}, plot="local-generators.png"
+        "local-generators",
+        rows,
+        teacher=truth,
+        latency={"geometry": GEOMETRY, "tokens": TOKENS},
+        plot="local-generators.png",
     )
 
 
@@ -196,9 +201,7 @@ def judged(teacher: RationaleModel, test: list[Batch], masks: list[torch.Tensor]
 
     for batch, mask in zip(test, masks, strict=True):
         with torch.no_grad():
-            logits = teacher.classify(
-                batch.inputs, batch.attention, mask, teacher.select(batch.inputs, batch.attention)
-            )
+            logits = teacher.classify(batch.inputs, batch.attention, mask, Selection(batch.feature))
         theirs = deterministic(teacher, batch)
         right += int((logits.argmax(dim=-1) == batch.labels).sum())
         count += len(batch.labels)
@@ -249,7 +252,7 @@ def generator_graph(recipe: Recipe, path: Path) -> Path:
     model = RationaleModel(config, build_encoder(predictor), build_encoder(generator)).eval()
     export_graph(model, path)
     in_float = ["selection_margin"] if model.generator_in_float else []
-    graph = quantize(onnx.load(path), [], "cpu", in_float)
+    graph = quantize(onnx.load(path), [], in_float)
     onnx.save(onnx.utils.Extractor(graph).extract_model(["input_ids", "attention_mask"], ["selection_margin"]), path)
     return path
 
