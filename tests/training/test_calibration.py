@@ -116,3 +116,21 @@ def test_calibration_by_hand() -> None:
     assert calibrated_bias(margins, 0.75) == 3.0  # between -1 and -5
     assert calibrated_bias([], 0.1) == 0.0
     assert calibrated_bias([np.array([], np.float32)], 0.1) == 0.0
+
+
+def test_bias_is_midway_to_the_next_margin_of_any_example() -> None:
+    margins = [np.array([20.0, 7.0, 3.0], np.float32), np.array([5.0], np.float32)]
+    assert calibrated_bias(margins, 5 / 6) == -6.0  # 7 is admitted, and 5, which is selected in any case, comes next
+    assert calibrated_bias(margins, 2 / 3) == -14.0  # nothing is: between 7 and one above the largest
+    assert calibrated_bias(margins, 1.0) == -2.5  # all are: between the smallest and one below it
+
+
+def test_within_the_slack_the_bias_furthest_from_any_margin_is_taken() -> None:
+    margins = [np.array([20.0, 7.0, 3.0, 2.5], np.float32)]  # ratios 1/4, 2/4, 3/4 and 1
+    assert calibrated_bias(margins, 0.75) == -2.75
+    assert calibrated_bias(margins, 0.75, slack=0.25) == -5.0  # 2/4 is as far as the slack allows, and 7 - 3 > 3 - 2.5
+    assert calibrated_bias(margins, 0.75, slack=0.24) == -2.75
+    assert calibrated_bias(margins, 0.25, slack=0.1) == -14.0  # a gap to what is selected in any case is no choice
+    both = [*margins, np.array([-100.0], np.float32)]  # ratios 5/8, 6/8, 7/8 and 1
+    assert calibrated_bias(both, 0.75, slack=0.125) == -5.0
+    assert calibrated_bias(both, 1.0, slack=0.25) == -(2.5 - 100) / 2
