@@ -46,7 +46,7 @@ app = typer.Typer(
 )
 
 UsageError: type[Exception] = typer.BadParameter.__base__  # type: ignore[assignment]
-"""Wrong usage, as typer raises it: click's own before typer 0.26, a copy inside typer since."""
+"""Wrong usage, as typer raises it: a class of its own copy of click."""
 
 
 @app.callback(invoke_without_command=True)
@@ -70,7 +70,7 @@ def _run() -> Any:
     except typer.Abort:  # Ctrl-C outside a verb
         raise KeyboardInterrupt from None
 
-    if status == 130:  # what typer makes of it since version 0.16
+    if status == 130:  # what typer makes of it
         raise KeyboardInterrupt
     return status
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["rekd_edge.training.configuration", "rekd_edge.settings", "yaml"]):
+with atheris.instrument_imports(include=["rekd_edge.training.configuration", "rekd_edge.settings"]):
     from rekd_edge.errors import InputError
     from rekd_edge.training.configuration import all_keys, load_config
 

@@ -17,6 +17,7 @@ import importlib.machinery
 import json
 import os
 import re
+import resource
 import signal
 import sys
 import tempfile
@@ -38,8 +39,9 @@ from patching import replace_in_place
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = Path(__file__).with_name("mutants.toml")
 RESULTS = Path(__file__).with_name("results.json")
-EXAMPLES = 50
-"""Examples that hypothesis draws in a test, always the same ones."""
+HANGS = 6 * 3600
+FIRST_EXAMPLES, EXAMPLES = 20, 50
+"""Examples that hypothesis draws in a test, always the same ones: when a mutant is tried, and when it has survived."""
 
 
 @dataclass(frozen=True)
@@ -59,13 +61,16 @@ KEYS = [field.name for field in fields(Mutant)]
 class Profile:
     """Gives hypothesis its profile once the tests' conftest has set its own."""
 
+    def __init__(self, examples: int) -> None:
+        self.examples = examples
+
     @pytest.hookimpl(trylast=True)
     def pytest_configure(self) -> None:
         from hypothesis import HealthCheck, Phase, settings
 
         settings.register_profile(
             "mutation",
-            max_examples=EXAMPLES,
+            max_examples=self.examples,
             deadline=None,
             derandomize=True,
             database=None,
@@ -89,7 +94,10 @@ class Mutations:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Run the tests with the module's own source in its place, and stop if they fail; then with each mutant's."""
-        items, module = list(session.items), self.mutants[0].module
+        module = self.mutants[0].module
+        items = sorted(
+            session.items, key=lambda item: hasattr(getattr(item, "obj", None), "hypothesis")
+        )  # cases by hand first
         if self.in_a_fork(items, module, (ROOT / module).read_text(encoding="utf-8"), 600) is not None:
             raise pytest.UsageError("the tests fail without any mutation")
 
@@ -109,10 +117,11 @@ class Mutations:
         reader, writer = os.pipe()
         child = os.fork()
         if child == 0:
+            limit_processor_time(timeout)
             self.run_until_one_fails(items, module, source, writer)
 
         os.close(writer)
-        status = wait_for(child, timeout)
+        status = wait_for(child)
         place = os.read(reader, 16).decode()
         os.close(reader)
 
@@ -209,9 +218,14 @@ def mutated(mutant: Mutant) -> str:
     return str(changed)
 
 
-def wait_for(child: int, timeout: float) -> int:
-    """The exit status of a child; -9 if it did not end in time."""
-    end = time.monotonic() + timeout
+def limit_processor_time(seconds: float) -> None:
+    """Let this process be killed after so many seconds of processor time; on a busy machine the clock says nothing."""
+    resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds)))
+
+
+def wait_for(child: int) -> int:
+    """The exit status of a child; -9 if it hangs without using the processor."""
+    end = time.monotonic() + HANGS
     while time.monotonic() < end:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
@@ -226,16 +240,17 @@ def run_pytest(tests: list[str], plugins: list[object], timeout: float, finder: 
     """pytest's exit status, from a fork without output."""
     child = os.fork()
     if child == 0:
+        limit_processor_time(timeout)
         silent = os.open(os.devnull, os.O_WRONLY)
         os.dup2(silent, 1)
         os.dup2(silent, 2)
         if finder is not None:
             sys.meta_path.insert(0, finder)
         options = ["-x", "-s", "--tb=native", "-p", "no:cacheprovider", "-p", "no:xdist"]
-        code = pytest.main([*options, "-o", "addopts=--import-mode=importlib", *tests], plugins=[Profile(), *plugins])
+        code = pytest.main([*options, "-o", "addopts=--import-mode=importlib", *tests], plugins=plugins)
         os._exit(int(code))
 
-    return wait_for(child, timeout)
+    return wait_for(child)
 
 
 def import_what_is_not_ours() -> None:
@@ -294,7 +309,7 @@ def survivors_of(mutants: list[Mutant], tests: list[str], timeout: float) -> Ite
     """Run the tests on every mutant; those that they do not notice."""
     with tempfile.NamedTemporaryFile() as file:
         loop = Mutations(mutants, timeout, Path(file.name))
-        if (status := run_pytest(tests, [loop], timeout * len(mutants) + 600)) not in (
+        if (status := run_pytest(tests, [Profile(FIRST_EXAMPLES), loop], timeout * len(mutants) + 600)) not in (
             0,
             pytest.ExitCode.NO_TESTS_COLLECTED,
         ):
@@ -303,7 +318,7 @@ def survivors_of(mutants: list[Mutant], tests: list[str], timeout: float) -> Ite
 
     for mutant in candidates:
         finder = Finder(Path(mutant.module), mutated(mutant))
-        if run_pytest(tests, [], timeout, finder) == 0:
+        if run_pytest(tests, [Profile(EXAMPLES)], timeout, finder) == 0:
             place = f"{mutant.module}:{mutant.line}:{mutant.column}"
             print(f"survived: {place} {mutant.operator} #{mutant.occurrence}", flush=True)
             yield mutant
