@@ -277,7 +277,7 @@ def test_every_method_of_a_fair_comparison_chooses_among_as_many_candidates(name
     grid = load_grid(name)
     plan, student = expand(grid), grid.rows["student"]
     first = {line: grid.rows[variant.tuned[0]] for line, variant in student.variants.items()}
-    assert {math.prod(map(len, row.tune.values())) for row in first.values()} == {4}
+    assert len({math.prod(map(len, row.tune.values())) for row in first.values()}) == 1
     assert student.seeds == (2026, 2027, 2028, 2029, 2030)
     for line, row in first.items():  # what is tried is what is then taken, but for the teacher of more data
         (tried,) = row.variants.values()
