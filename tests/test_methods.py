@@ -82,8 +82,11 @@ def from_training_to_prediction(task: str, settings: dict[str, Any], folder: Pat
     return on_run
 
 
+SLOW = [("plmr", "image", "drop"), ("rekd", "text", "zero"), ("cls", "image", "drop")]
 CASES = [
-    pytest.param(task, name, mode, id=f"{name}-{task}-{mode}")
+    pytest.param(
+        task, name, mode, id=f"{name}-{task}-{mode}", marks=[pytest.mark.slow] if (name, task, mode) in SLOW else []
+    )
     for name in PUBLIC
     for task in METHODS[name].tasks
     for mode in (("zero", "drop") if (name, task) == ("rekd", "text") else ("drop",))

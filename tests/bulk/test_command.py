@@ -79,7 +79,10 @@ def test_the_command_prints_one_document(command: Command, text_bundle: Path, tm
         (["TEXT", "--input", "in", "--output", "out", "--threads", "0"], "threads is 0; give a whole number from 1"),
         (["TEXT", "--input", "in", "--output", "out", "--address", "x:1"], "give it with --engine ray"),
         (["TEXT", "--input", "in"], "--input takes --output FOLDER"),
-        (["TEXT", "good", "--input", "in", "--output", "out"], "neither INPUT nor --png or --svg beside it"),
+        (
+            ["TEXT", "good", "--input", "in", "--output", "out"],
+            "neither INPUT nor --png, --svg, --record or --abstain-below",
+        ),
         (["TEXT", "good", "--output", "out"], "--output goes with --input, a Parquet file or a folder of them"),
         (["TEXT", "good", "--workers", "2"], "--workers goes with --input"),
         (["absent", "--input", "in", "--output", "out"], "absent is not a folder; give the folder that"),

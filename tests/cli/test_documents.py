@@ -21,7 +21,7 @@ def test_train_prints_its_metrics(run: Callable[..., Outcome], tmp_path: Path) -
     assert {"accuracy", "rationale_ratio", "loss", "n"} <= set(outcome.document)
     assert json.loads((tmp_path / "run" / "metrics.json").read_text()) == outcome.document
     assert "epoch 1" in outcome.err
-    files = {"config.json", "model.safetensors", "tokenizer.json", "training.json", "metrics.json"}
+    files = {"config.json", "model.safetensors", "tokenizer.json", "training.json", "metrics.json", "README.md"}
     assert {path.name for path in (tmp_path / "run").iterdir()} == files
 
     plain = run("evaluate", tmp_path / "run", "--data", "builtin:planted", "--limit", 20)

@@ -16,7 +16,7 @@ def load(spec: Path | str, **settings):
     return load_data(str(spec), DataSettings(**settings))
 
 
-@pytest.mark.parametrize("spec", ["", "imbd", "builtin:letters", "./nowhere", "/nowhere/at/all", "eraser:folder"])
+@pytest.mark.parametrize("spec", ["", "imbd", "builtin:letters", "./nowhere", "/nowhere/at/all"])
 def test_unknown_data_lists_what_can_be_given(spec):
     with pytest.raises(InputError, match=r"imdb, cifar10, cifar100 or owner/name .*builtin:digits or builtin:planted"):
         load(spec)

@@ -63,7 +63,7 @@ def test_a_run_that_recorded_less_is_exported(make_run: Callable[..., Path], tmp
 def test_export_seals_last(bundle: Path) -> None:
     digest = hashlib.sha256((bundle / "manifest.json").read_bytes()).hexdigest()
     assert (bundle / "manifest.sha256").read_text() == f"{digest}  manifest.json\n"
-    assert verify_bundle(bundle)["files"] == 3
+    assert verify_bundle(bundle)["files"] == 5  # graph, tokenizer and its settings, config, card
 
 
 def test_the_graph_says_how_many_tokens_it_reads(bundle: Path, tmp_path: Path) -> None:

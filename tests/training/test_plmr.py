@@ -186,6 +186,7 @@ def test_slack_widens_the_gap_around_the_threshold(seed: int, target: float, exa
         assert wide >= close - 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["text", "image"])
 def test_a_run_trains_exports_predicts_and_evaluates(task: str, plmr_runs: Callable[..., Path], tmp_path: Path) -> None:
     """With `mask_mode: zero`; with `drop` it is among the tests of every method."""
