@@ -108,6 +108,7 @@ def test_every_command_of_the_readme_is_known() -> None:
     assert [command for command in COMMANDS if command[0] != "rekd-edge" and not begins(command, *SET_UP)] == []
 
 
+@pytest.mark.slow
 def test_commands_and_python_of_the_readme_run_as_they_stand(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -81,7 +81,7 @@ def test_the_files_table_is_true(int8_bundle: Path, digits_bundle: Path) -> None
             assert record == {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
-@pytest.mark.parametrize("task", ["text", "image"])
+@pytest.mark.parametrize("task", ["text", pytest.param("image", marks=pytest.mark.slow)])
 def test_generated_inputs_stand_in_for_data_that_is_gone(
     make_run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], task: str
 ) -> None:
@@ -120,6 +120,7 @@ def test_long_inputs_are_verified_on_fewer_rows(make_run: Run, tmp_path: Path, m
     assert asked_for["positions"] > 200
 
 
+@pytest.mark.slow
 def test_one_graph_serves_every_instruction_set(make_run: Run, tmp_path: Path) -> None:
     digests = set()
     for isa in ("auto", "avx2", "avx512_vnni", "arm64"):
@@ -129,7 +130,7 @@ def test_one_graph_serves_every_instruction_set(make_run: Run, tmp_path: Path) -
     assert len(digests) == 1
 
 
-@pytest.mark.parametrize("task", ["text", "image"])
+@pytest.mark.parametrize("task", ["text", pytest.param("image", marks=pytest.mark.slow)])
 def test_masks_leave_the_bundle_as_they_left_the_run(
     task: str, trained_run: Path, make_run: Run, tmp_path: Path
 ) -> None:

@@ -28,13 +28,9 @@ Rule = Callable[[NDArray[np.float32], NDArray[np.bool_]], NDArray[np.bool_]]
 LOWEST = np.finfo(np.float32).min
 GEOMETRY = {"hidden_size": 64, "num_hidden_layers": 5, "num_attention_heads": 4, "intermediate_size": 128}
 IMAGE = {"height": 8, "width": 8, "patch_size": 1, "resample": 3, "rescale_factor": 1 / 255}
+OTHERS = [("image", "drop"), ("text", "zero"), ("image", "zero")]
 every_variant = pytest.mark.parametrize(
-    ("task", "mask_mode"),
-    [
-        ("text", "drop"),
-        ("image", "drop"),
-        *(pytest.param(task, "zero", marks=pytest.mark.slow) for task in ("text", "image")),
-    ],
+    ("task", "mask_mode"), [("text", "drop"), *(pytest.param(*each, marks=pytest.mark.slow) for each in OTHERS)]
 )
 
 
@@ -131,7 +127,8 @@ def test_int8_answers_depend_on_nothing_else(
     assert agreement(torch_answers(model, feeds), graph_answers(path, feeds, 0)).mask_agreement > 0.8
 
 
-@pytest.mark.parametrize("mask_mode", ["drop", pytest.param("zero", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("mask_mode", ["drop", "zero"])
 def test_words_share_each_decision_in_the_graph(
     mask_mode: str, make_model: Callable[..., PLMRModel], make_feeds: Callable[[str, int], list[Feed]], tmp_path: Path
 ) -> None:

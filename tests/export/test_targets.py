@@ -15,7 +15,7 @@ from rekd_edge.export import export_bundle, stages, targets
 Run = Callable[..., Path]
 
 
-@pytest.mark.parametrize("task", ["text", "image"])
+@pytest.mark.parametrize("task", ["text", pytest.param("image", marks=pytest.mark.slow)])
 def test_one_graph_serves_every_target(task: str, make_run: Run, tmp_path: Path) -> None:
     manifests = {
         target: export_bundle(make_run(task, "drop"), tmp_path / target, precision="int8", target=target)

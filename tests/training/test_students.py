@@ -61,7 +61,7 @@ def test_its_bundle_is_verified_and_predicts(task: str, family: str, student: Ca
     assert np.any(prediction.mask)
 
 
-@pytest.mark.parametrize("family", ["bilstm", "cnn"])
+@pytest.mark.parametrize("family", ["cnn", pytest.param("bilstm", marks=pytest.mark.slow)])
 def test_its_vocabulary_can_be_trimmed(family: str, student: Callable, tmp_path: Path) -> None:
     manifest = export_bundle(student("text", family), tmp_path / "bundle", trim=True)
     assert manifest["verified"]
