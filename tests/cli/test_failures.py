@@ -44,6 +44,7 @@ def test_a_failure_is_one_sentence_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_failed_check_is_one_sentence_and_leaves_nothing(
     run: Callable[..., Outcome], make_run: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -158,6 +158,7 @@ def test_one_table_of_word_pieces_where_both_towers_read_the_same(
     assert len(tables) == (2 if how == "apart" else 1)
 
 
+@pytest.mark.slow
 def test_graph_selects_words_whole_and_within_limits(
     make_run: Callable[..., Path], select_by_rule: Rule, tmp_path: Path
 ) -> None:

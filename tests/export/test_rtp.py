@@ -123,6 +123,7 @@ def test_from_a_run_to_predictions(precision: str, trained: Path, tmp_path: Path
         assert ours[name] == pytest.approx(value, abs=1e-6 if precision == "fp32" else 0.05), name
 
 
+@pytest.mark.slow
 def test_a_trimmed_vocabulary_changes_nothing(trained: Path, tmp_path: Path) -> None:
     manifest = export_bundle(trained, tmp_path / "bundle", trim=True)
     assert manifest["verified"]

@@ -15,6 +15,7 @@ def trace_once() -> None:
     """Models are traced here, and not read from what another test traced."""
 
 
+@pytest.mark.slow
 def test_libraries_are_silent(make_run: Callable[..., Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     export_bundle(make_run("image"), tmp_path / "bundle", precision="int8", calibration_data="builtin:digits")
     written = capfd.readouterr()

@@ -32,6 +32,7 @@ def test_unfit_runs_are_refused(make_run: Run, tmp_path: Path, task: str, words:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_trimmed_bundle_answers_training_texts_as_before(trained_run: Path, tmp_path: Path) -> None:
     given = {"calibration_data": "builtin:planted", "data_settings": FEW, "precision": "int8"}
     plain = export_bundle(trained_run, tmp_path / "plain", **given)

@@ -88,6 +88,8 @@ methods: [cls]
 rows:
   student: {layers: 1}
 """
+PACKAGES = Path(__file__).parents[2] / "js" / "node_modules"
+"""What `web` takes from npm, where it was installed."""
 QUICK = ["data.train_limit=40", "data.eval_limit=20", "data.max_length=32", "epochs=1", "batch_size=20"]
 
 
@@ -121,7 +123,10 @@ def verbs(root: Path, bundle: Path) -> list[list[str]]:
     model = ["--data", "builtin:planted", "--backbone", "random:bert-nano", "--layers", "1", *settings]
     measured = ["--data", "builtin:planted", "--set", "data.eval_limit=20"]
     weak = ["--set", "allow_weak_teacher=true"]
-    teacher, student = str(work / "teacher"), str(work / "student")
+    teacher, student, log = str(work / "teacher"), str(work / "student"), str(work / "log.jsonl")
+    of_bundle = ["--bundle", str(work / "bundle")]
+    few = ["--set", "data.train_limit=64", "--set", "data.eval_limit=50"]
+    page = [["web", str(work / "bundle"), "--output", str(work / "page"), "--packages", str(PACKAGES)]]
     return [
         ["train", "--method", "re", *model, "--output", teacher],
         ["train", "--method", "rekd", "--teacher", teacher, *weak, *model, "--output", student],
@@ -133,6 +138,13 @@ def verbs(root: Path, bundle: Path) -> list[list[str]]:
         ["demo", "--output", str(work / "demo")],
         ["sign", "--new-key", str(work / "key.pem")],
         ["sign", str(work / "bundle"), "--key", str(work / "key.pem")],
+        ["predict", str(work / "bundle"), *["A delight."] * 30, "--record", log],
+        ["verify-record", log, *of_bundle],
+        ["monitor", log, *of_bundle],
+        ["audit", student, "--data", "builtin:planted", *few, "--limit", "50"],
+        ["report", student, "--data", "builtin:planted", *few, "--limit", "20", "-o", str(work / "report.html")],
+        ["build", "builtin:planted", "--backbone", "random:bert-nano", *few, "--output", str(work / "built")],
+        *(page if PACKAGES.is_dir() else []),
         *device_verbs(root, bundle),
     ]
 
@@ -228,7 +240,7 @@ def test_device_verbs_import_and_write_nothing_foreign(int8_bundle: Path, tmp_pa
 def test_every_verb_is_walked(walked: Walk) -> None:
     known = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
     commands: list[list[Any]] = json.loads((walked.root / "commands.json").read_text())
-    assert {command[0] for command in commands} == known
+    assert {command[0] for command in commands} | {"web"} == known
     assert walked.statuses == [0] * len(commands), walked.err
 
 
@@ -239,7 +251,9 @@ def test_no_verb_imports_what_lies_about(walked: Walk) -> None:
 
 @pytest.mark.slow
 def test_no_verb_writes_elsewhere(walked: Walk) -> None:
-    outputs = ["teacher", "student", "bundle", "sweep", "demo", "rows", "key.pem", "key.pem.pub"]
+    outputs = ["teacher", "student", "bundle", "sweep", "demo", "rows", "key.pem", "key.pem.pub", "log.jsonl", "built"]
+    outputs += ["report.html", "report-accuracy-ratio.svg", "report-training.svg"]
+    outputs += ["page"] if PACKAGES.is_dir() else []
     assert [str(path) for path in elsewhere(walked, outputs)] == []
     assert {path.name for path in (walked.root / "work").iterdir()} == {*outputs, "teacher-targets"}
     assert [path.name for path in (walked.root / "temporary").iterdir()] == []
