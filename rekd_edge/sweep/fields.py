@@ -26,8 +26,9 @@ def mapping(value: Any, where: str) -> dict[str, Any]:
         return {}
     if not isinstance(value, dict):
         raise InputError(f"{where} must be a mapping of keys to values, not {shown(value)}.")
-    if (key := next((key for key in value if not isinstance(key, str)), None)) is not None:
-        raise InputError(f"The key {shown(key)} in {where} must be a text; write it in quotes.")
+    for key in value:
+        if not isinstance(key, str):  # YAML has others, null among them
+            raise InputError(f"The key {shown(key)} in {where} must be a text; write it in quotes.")
 
     return value
 

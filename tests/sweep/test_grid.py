@@ -203,3 +203,11 @@ def test_a_backbone_for_all_rows_leaves_small_nets_what_they_are(
     rows = load_grid(write_grid(text), given).rows
     found = tuple(rows[name].variants["re"].settings["backbone"] for name in ("net", "whole"))
     assert found == (net, whole)
+
+
+@pytest.mark.parametrize("key", ["&rekd", "3", "true", "2020-01-01"])
+def test_a_key_that_is_no_text_is_one_sentence(write_grid: Callable[..., str], key: str) -> None:
+    with pytest.raises(InputError):
+        load_grid(write_grid(f"recipe: planted\nrows:\n  student: {{methods: [cls], {key}: 1}}\n"))
+    with pytest.raises(InputError):
+        load_grid(write_grid(f"recipe: planted\nmethods: {{cls: {{}}, {key}: {{}}}}\nrows:\n  student: {{}}\n"))
