@@ -118,35 +118,42 @@ class Hearing:
 
 def random_features(hearing: Hearing) -> Finding:
     """(a) Would random features of the same number do?"""
-    other = hearing.decisions(hearing.rows, hearing.random_masks) == hearing.labels
-    gain = paired_difference(hearing.right, other)
-    figures = {"rationale": float(hearing.right.mean()), "random": float(other.mean()), "p": gain.p}
-    better = gain.low > 0
-
-    return Finding(
-        "random",
-        "Does the predictor decide better from the rationale than from as many random features?",
-        "pass" if better else "fail",
-        f"{_points(gain)} above random features"
-        + ("" if better else "; what is selected does not matter, or the data is too small to tell"),
-        figures,
+    return _better_than(
+        hearing,
+        hearing.random_masks,
+        check="random",
+        question="Does the predictor decide better from the rationale than from as many random features?",
+        other="random features",
+        doubt="what is selected does not matter, or the data is too small to tell",
     )
 
 
 def complement(hearing: Hearing) -> Finding:
     """(b) What do the features that were left out say?"""
-    other = hearing.decisions(hearing.rows, [~mask for mask in hearing.masks]) == hearing.labels
-    gain = paired_difference(hearing.right, other)
-    figures = {"rationale": float(hearing.right.mean()), "complement": float(other.mean()), "p": gain.p}
+    return _better_than(
+        hearing,
+        [~mask for mask in hearing.masks],
+        check="complement",
+        question="Does the predictor decide better from the rationale than from everything else?",
+        other="the rest of the input",
+        doubt="the rest says as much to this predictor",
+    )
+
+
+def _better_than(
+    hearing: Hearing, masks: Sequence[Mask], *, check: str, question: str, other: str, doubt: str
+) -> Finding:
+    """Compare decisions from the rationale with those from other features, example by example."""
+    right = hearing.decisions(hearing.rows, masks) == hearing.labels
+    gain = paired_difference(hearing.right, right)
     better = gain.low > 0
 
     return Finding(
-        "complement",
-        "Does the predictor decide better from the rationale than from everything else?",
+        check,
+        question,
         "pass" if better else "fail",
-        f"{_points(gain)} above the rest of the input"
-        + ("" if better else "; the rest says as much to this predictor"),
-        figures,
+        f"{_points(gain)} above {other}" + ("" if better else f"; {doubt}"),
+        {"rationale": float(hearing.right.mean()), check: float(right.mean()), "p": gain.p},
     )
 
 

@@ -28,7 +28,7 @@ IMAGE_SIZE = 96
 SHORTEST = 48
 """Texts are not cut below this many tokens to save time."""
 EFFICIENCY = 0.3
-"""Share of a matrix product's speed that a training step reaches on a CPU, measured on BERT and ViT recipes."""
+"""Share of a matrix product's speed that a training step is taken to reach: a cautious guess, not a measurement."""
 FORWARD_AND_BACKWARD = 6
 """Operations a weight and token."""
 

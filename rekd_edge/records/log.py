@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["DecisionLog", "record_of"]
 
+BEGINNING = f'{{"schema": {SCHEMA}, "input_sha256": "'.encode()
+"""Of every record: an unfinished line without it is not ours, and is not removed."""
+
 
 class DecisionLog:
     """A file to which the decisions of one bundle are appended, one JSON document a line.
@@ -180,7 +183,7 @@ def _last(file: BinaryIO, path: Path) -> str:
     whole = tail[: tail.rfind(b"\n") + 1]
 
     if not whole:
-        if tail and not tail.startswith(b"{"):
+        if tail and not tail.startswith(BEGINNING):
             raise InputError(f"{path} is not a log of decisions; give --record another file.")
         file.truncate(0)
         return FIRST

@@ -21,19 +21,6 @@ TEXT = BUNDLES / "text-int8"
 TEXTS = ["a superb film", "what a dull end, 👩‍👧", "", "x"]
 
 
-@pytest.fixture(scope="module")
-def rationalizer() -> Rationalizer:
-    return Rationalizer.load(TEXT)
-
-
-@pytest.fixture
-def log(rationalizer: Rationalizer, tmp_path: Path) -> Path:
-    path = tmp_path / "decisions.jsonl"
-    with DecisionLog(path, rationalizer, TEXT) as decisions:
-        assert [each.label for each in decisions.predict(TEXTS)] == [rationalizer(text).label for text in TEXTS]
-    return path
-
-
 def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_bytes().splitlines()]
 
@@ -77,6 +64,13 @@ def test_a_line_that_a_stopped_call_left_is_removed(rationalizer: Rationalizer, 
     assert len(list(read_records(log))) == 5
 
 
+def test_a_first_record_that_a_stopped_call_left_is_removed(rationalizer: Rationalizer, log: Path) -> None:
+    log.write_bytes(log.read_bytes()[:100])
+    with DecisionLog(log, rationalizer, TEXT) as decisions:
+        decisions("next")
+    assert len(list(read_records(log))) == 1
+
+
 def test_every_changed_byte_is_found(log: Path) -> None:
     raw = log.read_bytes()
     for place in range(0, len(raw), 7):
@@ -110,6 +104,11 @@ def test_other_files_and_links_are_refused(rationalizer: Rationalizer, tmp_path:
     with pytest.raises(InputError, match="is not a log of decisions"):
         DecisionLog(other, rationalizer, TEXT)
     assert other.read_text() == "no newline"
+
+    other.write_text('{"mine": 1}')  # one line of JSON that has no end is not an unfinished record
+    with pytest.raises(InputError, match="is not a log of decisions"):
+        DecisionLog(other, rationalizer, TEXT)
+    assert other.read_text() == '{"mine": 1}'
 
     (tmp_path / "link").symlink_to(other)
     with pytest.raises(InputError, match="cannot be written"):

@@ -23,19 +23,6 @@ TEXT = BUNDLES / "text-int8"
 TEXTS = ["a superb film", "what a dull end, 👩‍👧", "", "x"]
 
 
-@pytest.fixture(scope="module")
-def rationalizer() -> Rationalizer:
-    return Rationalizer.load(TEXT)
-
-
-@pytest.fixture
-def log(rationalizer: Rationalizer, tmp_path: Path) -> Path:
-    path = tmp_path / "decisions.jsonl"
-    with DecisionLog(path, rationalizer, TEXT) as decisions:
-        list(decisions.predict(TEXTS))
-    return path
-
-
 def rewrite(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
     """Change records and seal them anew, as someone may who knows how."""
     before, records = FIRST, [json.loads(line) for line in path.read_bytes().splitlines()]
