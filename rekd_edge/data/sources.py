@@ -71,7 +71,8 @@ def _load(spec: str, settings: DataSettings) -> DataSource:
 
     raise InputError(
         f"There is no data {shown(spec)}; give {', '.join(HUB_NAMES)} or owner/name on the Hugging Face Hub, a file "
-        f"({', '.join(READERS)}), a folder with train, validation or test files or images, {ERASER}FOLDER, {' or '.join(BUILTIN)}."
+        f"({', '.join(READERS)}), a folder with train, validation or test files or images, {ERASER}FOLDER, "
+        f"{' or '.join(BUILTIN)}."
     )
 
 
