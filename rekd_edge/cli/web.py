@@ -63,4 +63,7 @@ def _serve(page: Path, port: int, as_json: bool) -> None:
 
         if sys.stdout.isatty():
             webbrowser.open(server.address)
-        server.serve_forever()
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt as error:  # how a server ends: nothing was cut off
+            raise SystemExit(getattr(error, "exit_status", 130)) from None

@@ -6,7 +6,11 @@ import gzip
 import hashlib
 import http.client
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -174,3 +178,21 @@ def test_other_machines_names_are_refused(ask: Ask) -> None:
 def test_a_taken_port_is_named(page: Path) -> None:
     with PageServer(page) as server, pytest.raises(FailureError, match=r"cannot be used .* give another --port"):
         PageServer(page, server.server_address[1])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are POSIX's")
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_server_ends_quietly(modules: Path, number: int, status: int) -> None:
+    heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    code = f"{heed}; from rekd_edge.cli import main; main()"
+    arguments = ["web", str(VECTORS / "text-int8"), "--serve", "--json", "--packages", str(modules)]
+    server = subprocess.Popen(
+        [sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert server.stdout is not None
+    document = "".join(iter(server.stdout.readline, "}\n")) + "}"
+    assert json.loads(document)["address"].startswith("http://127.0.0.1:")
+
+    server.send_signal(number)
+    _, errors = server.communicate(timeout=60)
+    assert (server.returncode, errors) == (status, "")
