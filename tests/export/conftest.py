@@ -19,6 +19,24 @@ from rekd_edge.export.graph import export_graph
 from rekd_edge.export.parity import Feed
 from rekd_edge.modeling import RationaleModel
 
+LOCAL = {
+    "precision": "fp32",
+    "layers": 1,
+    "epochs": 2,
+    "batch_size": 16,
+    "learning_rate": 1e-3,
+    "data.train_limit": 64,
+    "data.eval_limit": 64,
+    "mask_mode": "drop",
+    "generator": "local",
+    "control": None,
+    "method": "re",
+}
+LOCAL_DATA: dict[str, dict[str, Any]] = {
+    "text": {"backbone": "random:bert-nano", "data.spec": "builtin:planted", "data.max_length": 48},
+    "image": {"backbone": "random:vit-nano", "data.spec": "builtin:digits"},
+}
+
 
 @pytest.fixture(autouse=True)
 def trace_once(make_once: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,5 +100,19 @@ def make_planted_feeds() -> Callable[[Path], list[Feed]]:
         texts = load_data("builtin:planted", DataSettings()).split("test").inputs[:300]
         rows = [np.array([row.ids]) for row in encode_texts(load_tokenizer(run / "tokenizer.json", 64), texts)]
         return [{"input_ids": row, "attention_mask": np.ones_like(row)} for row in rows]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_local_run(make_once: Callable[..., Path]) -> Callable[[str], Path]:
+    """A short run with a local generator, on reviews or digits."""
+
+    def make(task: str) -> Path:
+        from rekd_edge.training.configuration import load_config
+        from rekd_edge.training.run import train
+
+        config = load_config(None, {**LOCAL, **LOCAL_DATA[task]})
+        return make_once(f"local/{task}", lambda run: train(config, run))
 
     return make

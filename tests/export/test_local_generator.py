@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -14,32 +13,12 @@ import pytest
 from rekd_edge import Rationalizer
 from rekd_edge.export import export_bundle
 from rekd_edge.files import read_json
-from rekd_edge.training.configuration import load_config
-from rekd_edge.training.run import train
-
-TINY = {
-    "precision": "fp32",
-    "layers": 1,
-    "epochs": 2,
-    "batch_size": 16,
-    "learning_rate": 1e-3,
-    "data.train_limit": 64,
-    "data.eval_limit": 64,
-    "mask_mode": "drop",
-    "generator": "local",
-    "control": None,
-    "method": "re",
-}
-DATA: dict[str, dict[str, Any]] = {
-    "text": {"backbone": "random:bert-nano", "data.spec": "builtin:planted", "data.max_length": 48},
-    "image": {"backbone": "random:vit-nano", "data.spec": "builtin:digits"},
-}
 
 
 @pytest.fixture(scope="module")
-def local_bundle(make_once: Callable[..., Path]) -> Callable[..., Path]:
+def local_bundle(make_local_run: Callable[[str], Path], make_once: Callable[..., Path]) -> Callable[..., Path]:
     def make(task: str, precision: str) -> Path:
-        run = make_once(f"local/{task}", lambda run: train(load_config(None, {**TINY, **DATA[task]}), run))
+        run = make_local_run(task)
         return make_once(
             f"local/{task}-{precision}",
             lambda bundle: export_bundle(run, bundle, precision=precision),
