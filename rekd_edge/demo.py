@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from rekd_edge.evaluate import evaluate
 from rekd_edge.export import export_bundle
 from rekd_edge.files import built_in_place
 from rekd_edge.methods import method_of
+from rekd_edge.models import model_names
 from rekd_edge.progress import SafeConsole, console, say
 from rekd_edge.runs import RunFolder
 from rekd_edge.runtime import Rationalizer
@@ -35,6 +37,13 @@ TEACHER_LAYERS, STUDENT_LAYERS = 2, 1
 TEACHER_EPOCHS = 4
 """Times the recipe's: a teacher is trained once."""
 UNSEEN = 3
+IN_THE_BOX = "sentiment"
+SENTENCES = (
+    "A tedious start, but a superb finale.",
+    "I wanted to like it, yet the dialogue is wooden and the jokes fall flat.",
+    "We laughed, we cried, and we will watch it again.",
+)
+"""What the model in the box is shown on, where there is one."""
 
 
 def run_demo(output: Path) -> dict[str, Any]:
@@ -66,6 +75,10 @@ def run_demo(output: Path) -> dict[str, Any]:
             _show_predictions(bundle, recipe)
             report["bench"][name] = run_benchmark(bundle, BenchSettings(cold_starts=3))
             report["bundles"].append(str(bundle))
+
+    if IN_THE_BOX in model_names():
+        say(f"the model in the box, {IN_THE_BOX}, on real sentences:")
+        _show_each(Rationalizer.load(IN_THE_BOX, threads=1), SENTENCES)
 
     return {"seconds": round(time.perf_counter() - started, 1), **report}
 
@@ -105,11 +118,13 @@ def _display(title: str, stage: str) -> list[TrainerCallback]:
 
 def _show_predictions(bundle: Path, recipe: TrainingConfig) -> None:
     """Predict a few test examples with the bundle and draw their rationales on standard error."""
-    rationalizer = Rationalizer.load(bundle)
     unseen = load_data(recipe.spec, recipe.data).split("test").select(range(UNSEEN))
-    for source in unseen.inputs:
-        prediction = rationalizer(source)
-        show(console, source, prediction)
+    _show_each(Rationalizer.load(bundle), unseen.inputs)
+
+
+def _show_each(rationalizer: Rationalizer, sources: Iterable[Any]) -> None:
+    for source in sources:
+        show(console, source, rationalizer(source))
 
 
 def print_demo(report: dict[str, Any]) -> None:

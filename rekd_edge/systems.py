@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from rekd_edge.errors import InputError
 from rekd_edge.methods import method_of
+from rekd_edge.models import find_bundle
 from rekd_edge.runtime.image import image_pixels, load_image, normalise
 from rekd_edge.runtime.text import EncodedText, encode_texts, pad_ids
 
@@ -341,11 +342,12 @@ class BundleSystem:
 
 
 def open_system(path: Path, data: DataSource | None = None) -> RunSystem | BundleSystem:
-    """Open a run or a bundle.
+    """Open a run or a bundle; a bundle also by what `find_bundle` takes.
 
     Raises:
         InputError: it is neither, or reads data of another kind or with other labels.
     """
+    path = find_bundle(path)
     is_bundle = (path / "manifest.json").is_file()
     if not is_bundle and not (path / "config.json").is_file():
         raise InputError(f"{path} is neither a run nor a bundle; give a folder that train or export wrote.")

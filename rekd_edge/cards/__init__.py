@@ -11,6 +11,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from rekd_edge.data.sources import HUB_NAMES
 from rekd_edge.methods import method_of
 from rekd_edge.modeling import RationaleConfig
 
@@ -85,6 +86,8 @@ def _metadata(
         pipeline_tag=f"{task}-classification",
         tags=["rationale-extraction", "explainability", method, *tags],
         base_model=_hub_backbone(record),
+        datasets=_hub_data(record),
+        metrics=["accuracy"] if measured.metric_value is not None else None,
         model_name=f"{method} on {source}",
         eval_results=[measured] if measured.metric_value is not None else None,
     )
@@ -93,6 +96,15 @@ def _metadata(
 def _source(record: dict[str, Any]) -> str:
     """The last part of the data's SPEC, which names no folder of the machine that it was trained on."""
     return Path(record.get("recipe", {}).get("data", {}).get("spec") or "unknown data").name
+
+
+def _hub_data(record: dict[str, Any]) -> list[str] | None:
+    """The data's name on the Hub, in a list; None for a local file or folder and for built-in data."""
+    spec = record.get("recipe", {}).get("data", {}).get("spec") or ""
+    if not re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", spec) or Path(spec).exists() or Path(spec).suffix:
+        return None
+
+    return [spec] if spec in HUB_NAMES or "/" in spec else None
 
 
 def _hub_backbone(record: dict[str, Any]) -> str | None:

@@ -22,6 +22,7 @@ VERBS = (
     "verify_record",
     "monitor",
     "web",
+    "push",
 )
 """Modules of verbs in the order of the help, which is that of the work."""
 

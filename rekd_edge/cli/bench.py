@@ -31,6 +31,7 @@ def bench(
     as_json: JsonFlag = False,
 ) -> None:
     """Measure latency, throughput, size, memory and cold start, beside baselines in the same process."""
+    from rekd_edge.models import find_bundle
     from rekd_edge.progress import say, steps
     from rekd_edge.runtime.benchmark import BenchSettings, run_benchmark
     from rekd_edge.runtime.bundle import Manifest
@@ -40,7 +41,7 @@ def bench(
     if data is not None:
         from rekd_edge.data import DataSettings, load_data
 
-        task = Manifest.load(bundle, verify=False).task.removesuffix("-classification")
+        task = Manifest.load(find_bundle(bundle), verify=False).task.removesuffix("-classification")
 
         source = load_data(data, data_settings(settings) or DataSettings())
         if source.task != task:

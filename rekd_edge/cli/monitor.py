@@ -21,11 +21,12 @@ def monitor(
     as_json: JsonFlag = False,
 ) -> None:
     """Compare recorded decisions with those on the validation data: has something moved?"""
+    from rekd_edge.models import find_bundle
     from rekd_edge.records import read_records
     from rekd_edge.records.monitor import compare
     from rekd_edge.runtime.bundle import Manifest
 
-    reference = Manifest.load(bundle).fields.get("reference")
+    reference = Manifest.load(find_bundle(bundle)).fields.get("reference")
     if reference is None:
         raise InputError(f"{bundle} says nothing of its validation data; export the run again with its data at hand.")
 

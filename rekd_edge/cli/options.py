@@ -54,7 +54,10 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document 
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting, for example data.text_column=body.")
 ]
-BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder that export wrote.")]
+BundlePath = Annotated[
+    Path,
+    typer.Argument(metavar="BUNDLE", help="A folder that export wrote, a model in the box, or owner/name on the Hub."),
+]
 TrustedKeys = Annotated[
     list[Path] | None,
     typer.Option(

@@ -17,6 +17,7 @@ from rekd_edge.cli.options import BundlePath, Engine, JsonFlag, TrustedKeys
 from rekd_edge.cli.printing import print_json, say_line, show_prediction
 from rekd_edge.engines import EngineSettings
 from rekd_edge.errors import InputError
+from rekd_edge.models import find_bundle
 from rekd_edge.process import goes_on
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def predict(
                 "--abstain-below beside it."
             )
 
+        bundle = find_bundle(bundle)
         if trusted_key:
             from rekd_edge.runtime.bundle import Manifest
 
@@ -88,6 +90,7 @@ def predict(
 
     from rekd_edge.runtime import Rationalizer
 
+    bundle = find_bundle(bundle)
     rationalizer = Rationalizer.load(bundle, threads=threads, trusted_keys=trusted_key)
     if png is not None and (rationalizer.manifest.image is None or len(inputs) != 1):
         raise InputError("--png draws the rationale of one image; give one image file and an image bundle.")

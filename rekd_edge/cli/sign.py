@@ -49,9 +49,10 @@ def verify(
     as_json: JsonFlag = False,
 ) -> None:
     """Check that nothing in a bundle was cut or changed; with --trusted-key also who made it."""
+    from rekd_edge.models import find_bundle
     from rekd_edge.runtime.signature import verify_bundle
 
-    report = verify_bundle(bundle, trusted_key)
+    report = verify_bundle(find_bundle(bundle), trusted_key)
 
     if as_json:
         print_json(report)

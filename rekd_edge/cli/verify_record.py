@@ -28,10 +28,12 @@ def verify_record(
     as_json: JsonFlag = False,
 ) -> None:
     """Check that no record was changed, and that the bundle still decides as recorded."""
+    from rekd_edge.models import find_bundle
     from rekd_edge.records import verify_records
     from rekd_edge.records.replay import texts_of
     from rekd_edge.runtime import Rationalizer
 
+    bundle = find_bundle(bundle)
     rationalizer = Rationalizer.load(bundle, trusted_keys=trusted_key)
     inputs = chain([] if texts is None else texts_of(texts, text_column), image or [])
     found = verify_records(records, rationalizer, bundle, inputs)

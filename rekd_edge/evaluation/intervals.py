@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import bootstrap, permutation_test
+from scipy.stats import binomtest, bootstrap, permutation_test
 
-__all__ = ["Difference", "Interval", "bootstrap_interval", "paired_difference"]
+__all__ = ["Difference", "Interval", "bootstrap_interval", "paired_difference", "wilson_interval"]
 
 RESAMPLES = 2000
 
@@ -34,6 +34,12 @@ class Difference(Interval):
     def shown(self) -> bool:
         """Whether the interval excludes 0."""
         return self.low > 0 or self.high < 0
+
+
+def wilson_interval(right: int, count: int, level: float = 0.95) -> Interval:
+    """A share of examples with its Wilson score interval, which is honest for few of them (`scipy.stats.binomtest`)."""
+    found = binomtest(right, count).proportion_ci(confidence_level=level, method="wilson")
+    return Interval(right / count, float(found.low), float(found.high))
 
 
 def bootstrap_interval(

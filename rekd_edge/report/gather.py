@@ -16,6 +16,7 @@ from rekd_edge.audit.checks import CHECKS, Finding, Hearing
 from rekd_edge.data import DataSource, Examples
 from rekd_edge.errors import InputError
 from rekd_edge.evaluation import classification_metrics, probabilities, top_share
+from rekd_edge.models import find_bundle
 from rekd_edge.progress import Step
 from rekd_edge.runs import RunFolder
 from rekd_edge.runtime.seal import LAYOUT
@@ -74,6 +75,7 @@ def judge(path: Path, data: DataSource, examples: Examples, audited: bool, step:
     Raises:
         InputError: neither run nor bundle, data of another kind or with other labels, or a control.
     """
+    path = find_bundle(path)
     system = open_system(path, data)
     rows = system.encode(examples.inputs)
     answers = system.answer(rows)

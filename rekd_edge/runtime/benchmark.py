@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from rekd_edge.errors import FailureError, InputError
 from rekd_edge.methods import METHODS
+from rekd_edge.models import find_bundle
 from rekd_edge.process import isolated_imports, python_command
 from rekd_edge.runtime.border import MAX_THREADS, in_short
 from rekd_edge.runtime.bundle import LAYOUT, Manifest
@@ -117,6 +118,7 @@ def run_benchmark(
         FailureError: the fresh process failed.
     """
     threads = settings.threads or _available_cores()
+    bundle = find_bundle(bundle)
     rationalizer = Rationalizer.load(bundle, threads=threads)
 
     manifest = rationalizer.manifest

@@ -7,13 +7,13 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rekd_edge.errors import FailureError, InputError
+from rekd_edge.models import find_bundle
 from rekd_edge.runtime.batching import batches_of_like_length, check_batch_size, image_batches, parts
 from rekd_edge.runtime.border import at_border
 from rekd_edge.runtime.bundle import LAYOUT, Manifest
@@ -85,10 +85,10 @@ class Rationalizer:
         verify: bool = True,
         trusted_keys: Sequence[KeySource] | None = None,
     ) -> Rationalizer:
-        """Open a bundle folder.
+        """Open a bundle.
 
         Args:
-            path: the folder.
+            path: its folder, the name of a model in the box, or `owner/name` or `owner/name@revision` on the Hub.
             threads: of ONNX Runtime, all physical cores by default.
             verify: check the SHA-256 of the files; their sizes and the manifest's seal are checked in any case.
             trusted_keys: public keys (PEM files, or their bytes); the bundle must be signed with one of them.
@@ -99,7 +99,7 @@ class Rationalizer:
             FailureError: the system does not let it be opened.
         """
         with at_border(f"{path!s} could not be opened"):
-            folder = Path(path)
+            folder = find_bundle(path)
             manifest = Manifest.load(folder, verify=verify, trusted_keys=trusted_keys)
             tokenizer = load_tokenizer(folder / LAYOUT.tokenizer, manifest.text.max_length) if manifest.text else None
             graph = folder / LAYOUT.graph

@@ -11,6 +11,7 @@ from typing import Any
 
 from rekd_edge.errors import InputError
 from rekd_edge.files import staged_folder
+from rekd_edge.models import find_bundle
 from rekd_edge.runtime import Rationalizer
 from rekd_edge.runtime.bundle import LAYOUT
 from rekd_edge.web.packages import javascript_folder, npm_packages
@@ -50,6 +51,7 @@ def write_page(bundle: Path, output: Path, example: str | None = None, packages:
         InputError: the bundle is no bundle, the output is taken, an example is given for images, or npm is missing.
         FailureError: npm failed.
     """
+    bundle = find_bundle(bundle)
     manifest = Rationalizer.load(bundle, threads=1).manifest
     if example is not None and manifest.text is None:
         raise InputError("--example is a text, and this bundle classifies images; leave it out.")

@@ -85,7 +85,7 @@ def test_the_command_prints_one_document(command: Command, text_bundle: Path, tm
         ),
         (["TEXT", "good", "--output", "out"], "--output goes with --input, a Parquet file or a folder of them"),
         (["TEXT", "good", "--workers", "2"], "--workers goes with --input"),
-        (["absent", "--input", "in", "--output", "out"], "absent is not a folder; give the folder that"),
+        (["absent", "--input", "in", "--output", "out"], "absent is not a folder (no model is in the box"),
     ],
 )
 def test_wrong_use_is_one_sentence(
