@@ -74,18 +74,6 @@ class TextFeatures(Dataset[dict[str, Any]]):
             **{name: values[index] for name, values in self.targets.items()},
         }
 
-    def true_rationale(self, index: int) -> NDArray[np.bool_]:
-        """bool `[tokens]`: the features that overlap a span of the example's true rationale."""
-        spans = self.examples.rationale_spans
-        assert spans is not None
-        start, end = self.offsets[index].T
-        inside = np.zeros(len(start), dtype=bool)
-
-        for span_start, span_end in spans[index]:
-            inside |= (start < span_end) & (end > span_start)
-
-        return inside & self.features[index]
-
 
 class TextCollator:
     """Pads a batch of `TextFeatures` items to its longest, or to `length`.

@@ -6,7 +6,7 @@ import math
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -218,33 +218,6 @@ class Rationalizer:
         with at_border("The prediction failed"):
             check_batch_size(batch_size)
             return self._run_texts(encoded, batch_size)
-
-    def logits_from_rationales(
-        self, texts: Sequence[str], masks: Sequence[NDArray[np.bool_]], *, batch_size: int = 32
-    ) -> NDArray[np.float32]:
-        """Logits `[n, classes]` where every token outside the mask `[features]` is padding: for a method that decides
-        from the whole text, what its rationales alone are worth.
-
-        Raises:
-            InputError, FailureError: as for a call.
-        """
-        assert self.manifest.text is not None
-        padding = self.manifest.text.pad_token_id
-
-        with at_border("The prediction failed"):
-            check_batch_size(batch_size)
-            logits = [self._empty_rows(0).logits]
-
-            for part in parts(texts):
-                alone = []
-                for row, mask in zip(self.encode(texts[part]), masks[part], strict=True):
-                    kept = np.array(row.ids)
-                    kept[np.flatnonzero(row.feature)[~mask]] = padding
-                    alone.append(replace(row, ids=kept.tolist()))
-
-                logits.append(self._run_texts(alone, batch_size).logits)
-
-            return np.concatenate(logits)
 
     def answers(
         self, inputs: Sequence[Any], *, batch_size: int = 1

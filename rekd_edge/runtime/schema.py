@@ -18,8 +18,6 @@ __all__ = ["manifest_schema", "parse_json", "violation"]
 
 Schema = Mapping[str, Any]
 ANNOTATIONS = {"$schema", "$defs", "title", "description"}
-WRONG_JSON = (ValueError, RecursionError)
-"""What `parse_json` raises."""
 
 
 def parse_json(raw: bytes) -> Any:

@@ -49,14 +49,6 @@ def test_texts_are_encoded_the_same_in_parts(tokenizer, monkeypatch):
     assert [ids.tolist() for ids in parts.input_ids] == [ids.tolist() for ids in whole.input_ids]
 
 
-def test_true_rationale_marks_the_tokens_inside_spans(tokenizer):
-    spans = [[(4, 8)], [(0, 4)], [], [(4, 7), (17, 20)]]
-    items = TextFeatures(Examples(TEXTS, LABELS, spans), tokenizer)
-    assert items.true_rationale(0).tolist() == [False, False, True, False, False]
-    assert not items.true_rationale(2).any()
-    assert np.flatnonzero(items.true_rationale(3)).tolist() == [2, 5]
-
-
 def test_text_batch_is_padded_to_its_longest_or_to_a_length(tokenizer):
     items = TextFeatures(Examples(TEXTS, LABELS), tokenizer)
     batch = TextCollator(pad_id=9)([items[1], items[0]])

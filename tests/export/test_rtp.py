@@ -52,7 +52,14 @@ def make_model(sigma: str, select_words: bool = False) -> RTPModel:
     return model
 
 
-@pytest.mark.parametrize(("sigma", "words"), [("sender", False), ("receiver", False), ("sender", True)])
+@pytest.mark.parametrize(
+    ("sigma", "words"),
+    [
+        pytest.param("sender", False, marks=pytest.mark.slow),
+        ("receiver", False),
+        pytest.param("sender", True, marks=pytest.mark.slow),
+    ],
+)
 def test_the_graph_gives_the_masks_logits_and_scores_of_the_model(
     sigma: str, words: bool, make_feeds: Callable[[str, int], list[Feed]], tmp_path: Path
 ) -> None:
@@ -93,7 +100,7 @@ def trained(make_once: Callable[..., Path]) -> Path:
     return run
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("precision", [pytest.param("fp32", marks=pytest.mark.slow), "int8"])
 def test_from_a_run_to_predictions(precision: str, trained: Path, tmp_path: Path) -> None:
     bundle = tmp_path / "bundle"
     manifest = export_bundle(trained, bundle, precision=precision)

@@ -226,6 +226,7 @@ def elsewhere(found: Walk, outputs: Iterable[str]) -> list[Path]:
     return sorted(path for path in found.written - {work} if not allowed(path))  # a folder that holds an output is made
 
 
+@pytest.mark.slow
 def test_device_verbs_import_and_write_nothing_foreign(int8_bundle: Path, tmp_path: Path) -> None:
     here = tmp_path / "bundle"
     shutil.copytree(int8_bundle, here)

@@ -183,9 +183,3 @@ def test_the_command_line_prints_them_as_json(
     document = json.loads(capsys.readouterr().out)
     assert document["class_rationales"]["positive"]["rationale"] == document["rationale"]
     assert len(document["class_rationales"]["negative"]["scores"]) == 3
-
-
-def test_rationales_alone_are_read_as_padding_elsewhere(scored: Path) -> None:
-    rationalizer = Rationalizer.load(scored, threads=1)
-    logits = rationalizer.logits_from_rationales(["a good film", "bad good film"], [np.array([0, 1, 0], bool)] * 2)
-    np.testing.assert_array_equal(logits.argmax(axis=1), [1, 1])
