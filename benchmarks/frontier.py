@@ -1,7 +1,7 @@
 """Accuracy against latency of a finished sweep's students: which of them is worth its milliseconds?
 
-    rekd-edge sweep generators-digits --output runs/generators-digits
-    python benchmarks/frontier.py runs/generators-digits
+    rekd-edge sweep methods-digits --output runs/methods-digits
+    python benchmarks/frontier.py runs/methods-digits
 
 Each line of the sweep's table is exported to int8 from its first seed; all bundles predict the same test inputs in
 turn, on one thread, one input at a time. Writes `results/frontier-NAME.json` and a plot beside it.
