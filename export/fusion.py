@@ -10,6 +10,8 @@ import onnx_ir as ir
 import onnxruntime
 from onnx_ir.passes import common
 
+from rekd_edge.export.masks import read_masks, read_sizes
+
 __all__ = ["fuse"]
 
 # SkipLayerNormalization is slower than Add and LayerNormalization on CPUs; the others hide the bias of a product.
@@ -21,12 +23,15 @@ SLICE = {"first_start": 0, "first_end": 2, "first_axis": 1}
 
 
 def fuse(model: ir.Model) -> ir.Model:
-    """ONNX Runtime's own fusions, attention without reshapes, and the last layer for the class token alone.
+    """ONNX Runtime's own fusions, attention without reshapes, masks without biases, and the last layer for the class
+    token alone.
 
     Args:
         model: as `export_graph` traces it; it is changed in place.
     """
     join_attention(model)
+    read_masks(model)
+    read_sizes(model)
     common.RemoveUnusedNodesPass()(model)
 
     fused = optimise(model)

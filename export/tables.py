@@ -27,6 +27,8 @@ __all__ = ["is_large_matrix", "quantize_stored", "quantize_tables"]
 
 SMALLEST = 4096
 """Weights and tables with fewer elements (class heads, token types) stay float."""
+FEW = 64
+"""Rows that tell whether a table was rounded to 4 bits, before all are read."""
 RESTORED_WHOLE = 2048
 """Tables of up to as many rows are restored when a session is opened: it takes memory, and saves nodes."""
 
@@ -55,13 +57,12 @@ class _Table:
     def __init__(self, writer: GraphWriter, name: str, table: NDArray[np.float32]) -> None:
         self.writer = writer
         self.integers, self.scale, self.halves = name, name, False
-        values, scale = quantize_halves(table) if table.shape[1] % 2 == 0 else (None, None)
+        halves = _exact_halves(table)
 
-        if values is not None and scale is not None and np.array_equal(restore_halves(values, scale), table):
-            # 4 bits hold exactly what it says; the lower of two integers will come out as sixteenths
-            values, scale, self.halves = pack_halves(values), scale * np.array([16, 1], np.float32), True
-        else:
+        if halves is None:
             values, scale = quantize_rows(table)
+        else:  # the lower of two integers will come out as sixteenths
+            values, scale, self.halves = pack_halves(halves[0]), halves[1] * np.array([16, 1], np.float32), True
 
         self.integers, self.scale = writer.constant(name, values), writer.constant(name, scale)
         small = len(table) <= RESTORED_WHOLE
@@ -93,6 +94,19 @@ class _Table:
         restored = [add("Mul", pair, f"{pair[0]}_half") for pair in zip((low, high), steps, strict=True)]
 
         return add("Concat", restored, output, axis=-1)
+
+
+def _exact_halves(table: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]] | None:
+    """What `quantize_halves` makes of a table that 4 bits hold exactly; None for any other, which a few rows tell."""
+    if table.shape[1] % 2:
+        return None
+
+    for rows in (table[:FEW], table):
+        values, scale = quantize_halves(rows)
+        if not np.array_equal(restore_halves(values, scale), rows):
+            return None
+
+    return values, scale
 
 
 def quantize_stored(model: ModelProto, kept: Collection[str] = ()) -> ModelProto:
