@@ -24,7 +24,9 @@ LOWEST = np.finfo(np.float32).min
 CLS, SEP, PAD = 2, 3, 0
 NETS = [("text", "zero", "re", "bilstm"), ("text", "zero", "re", "cnn"), ("image", "zero", "re", "resnet")]
 MEAN = [*product(("text", "image"), ("zero-mean", "drop-mean"), ("re",)), ("text", "drop-mean", "cls")]
-VARIANTS = [*product(("text", "image"), ("zero", "drop"), ("re", "cls")), *MEAN, *NETS]
+ALL = [*product(("text", "image"), ("zero", "drop"), ("re", "cls")), *MEAN, *NETS]
+QUICK = [*product(("text", "image"), ("zero", "drop"), ("re",)), ("text", "drop", "cls"), MEAN[1], NETS[0]]
+VARIANTS = [pytest.param(each, marks=[] if each in QUICK else [pytest.mark.slow], id="-".join(each)) for each in ALL]
 DTYPES = {"tensor(int64)": "int64", "tensor(float)": "float32", "tensor(bool)": "bool"}
 
 

@@ -31,7 +31,7 @@ def session(bundle: Path) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(str(bundle / "model.onnx"), providers=["CPUExecutionProvider"])
 
 
-@pytest.mark.parametrize("task", ["text", "image"])
+@pytest.mark.parametrize("task", ["text", pytest.param("image", marks=pytest.mark.slow)])
 def test_int8_masks_equal_fp32_masks(task: str, local_bundle: Callable[..., Path]) -> None:
     manifest = read_json(local_bundle(task, "int8") / "manifest.json")
     assert manifest["verified"]

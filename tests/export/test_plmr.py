@@ -142,6 +142,7 @@ def test_words_share_each_decision_in_the_graph(
         assert found.largest_logit_difference <= 1e-4
 
 
+@pytest.mark.slow
 def test_the_graph_sheds_tokens_layer_by_layer(
     make_model: Callable[..., PLMRModel], make_feeds: Callable[[str, int], list[Feed]], tmp_path: Path
 ) -> None:
