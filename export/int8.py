@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Grid", "Seen", "quantize_weight", "static_grid"]
+__all__ = ["ActivationStats", "QuantGrid", "quantize_weight", "static_grid"]
 
 FloatArray = NDArray[np.float32]
 Int8Array = NDArray[np.int8]
@@ -20,7 +20,7 @@ SMOOTHING = 0.8  # share of the channels' spread that the weights take over; the
 
 
 @dataclass(frozen=True)
-class Grid:
+class QuantGrid:
     """An int8 grid a channel: value = shift + step * integer, both [channels]."""
 
     step: FloatArray
@@ -28,7 +28,7 @@ class Grid:
 
 
 @dataclass(frozen=True)
-class Seen:
+class ActivationStats:
     """Statistics of a tensor `[rows, channels]` over the calibration rows.
 
     Products are kept about the mean (Chan, Golub and LeVeque, 1983): where a channel's mean is large beside its
@@ -44,26 +44,26 @@ class Seen:
     """Sum over the rows of (x - mean) (x - mean)^T, [channels, channels]."""
 
     @classmethod
-    def of(cls, rows: FloatArray) -> Seen:
+    def of(cls, rows: FloatArray) -> ActivationStats:
         """The statistics of `[rows, channels]`."""
         mean = rows.mean(axis=0, dtype=np.float64)
         centred = rows - mean.astype(np.float32)
 
         return cls(rows.min(axis=0), rows.max(axis=0), len(rows), mean, (centred.T @ centred).astype(np.float64))
 
-    def __add__(self, other: Seen) -> Seen:
+    def __add__(self, other: ActivationStats) -> ActivationStats:
         rows, apart = self.rows + other.rows, other.mean - self.mean
         mean = self.mean + apart * other.rows / rows
         spread = self.spread + other.spread + np.outer(apart, apart) * self.rows * other.rows / rows
 
-        return Seen(np.minimum(self.low, other.low), np.maximum(self.high, other.high), rows, mean, spread)
+        return ActivationStats(np.minimum(self.low, other.low), np.maximum(self.high, other.high), rows, mean, spread)
 
     @property
     def products(self) -> NDArray[np.float64]:
         """Sum over the rows of each channel times each other, [channels, channels]."""
         return self.spread + self.rows * np.outer(self.mean, self.mean)
 
-    def in_steps(self, grid: Grid) -> NDArray[np.float64]:
+    def in_steps(self, grid: QuantGrid) -> NDArray[np.float64]:
         """`products` of the tensor counted in the steps of a grid, (x - shift) / step."""
         moved = self.mean - grid.shift
         return (self.spread + self.rows * np.outer(moved, moved)) / np.outer(grid.step, grid.step)
@@ -78,7 +78,7 @@ def quantize_weight(weight: FloatArray, products: NDArray[np.float64] | None = N
 
     Args:
         weight: what to round.
-        products: `Seen.products` of what enters, for rounding by GPTQ; to the nearest integer without.
+        products: `ActivationStats.products` of what enters, for rounding by GPTQ; to the nearest integer without.
     """
     even = np.pad(weight, ((0, weight.shape[0] % 2), (0, 0)))
     pairs = np.abs(even[0::2] + even[1::2]).max(axis=0)
@@ -130,7 +130,7 @@ def _within_pairs(integers: NDArray[np.float64]) -> NDArray[np.float64]:
     return pairs.reshape(len(even), -1)[: len(integers)]
 
 
-def static_grid(low: FloatArray, high: FloatArray, weight: FloatArray) -> Grid:
+def static_grid(low: FloatArray, high: FloatArray, weight: FloatArray) -> QuantGrid:
     """The grid of activations seen between `low` and `high` `[channels]` that enter `weight` `[channels, out]`.
 
     The shift is each channel's middle (Outlier Suppression+, arXiv 2304.09145); the steps split the channels' spread
@@ -141,4 +141,4 @@ def static_grid(low: FloatArray, high: FloatArray, weight: FloatArray) -> Grid:
     smooth = np.maximum(smooth, np.median(smooth) * 1e-3)
     step = smooth * (reach / smooth).max() / 127
 
-    return Grid(step.astype(np.float32), ((low + high) / 2).astype(np.float32))
+    return QuantGrid(step.astype(np.float32), ((low + high) / 2).astype(np.float32))

@@ -27,7 +27,7 @@ import onnxruntime
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 from onnxruntime.quantization.onnx_model import ONNXModel
 
-from rekd_edge.export.int8 import FloatArray, Grid, Seen, quantize_weight, static_grid
+from rekd_edge.export.int8 import ActivationStats, FloatArray, QuantGrid, quantize_weight, static_grid
 from rekd_edge.export.nodes import needed_for
 from rekd_edge.export.parity import Feed
 from rekd_edge.export.tables import is_large_matrix, quantize_stored, quantize_tables
@@ -67,7 +67,7 @@ class Activation:
     step: float = 1.0
     row_peak: str | None = None
     """The tensor of what a step is multiplied with in each row, [..., 1]."""
-    grid: Grid | None = None
+    grid: QuantGrid | None = None
 
 
 @dataclass(frozen=True)
@@ -194,11 +194,11 @@ def _normalised(linears: Sequence[Linear], producer: Mapping[str, NodeProto], mo
 
 
 def _static_grids(
-    linears: Sequence[Linear], norms: Mapping[str, str], values: Collection[str], seen: Mapping[str, Seen]
-) -> dict[str, Grid]:
+    linears: Sequence[Linear], norms: Mapping[str, str], values: Collection[str], seen: Mapping[str, ActivationStats]
+) -> dict[str, QuantGrid]:
     """The grid of every activation that has a static one; a Slice shares that of what it cuts."""
     weights: dict[str, list[FloatArray]] = defaultdict(list)
-    stats: dict[str, Seen] = {}
+    stats: dict[str, ActivationStats] = {}
 
     for linear in linears:
         name = norms.get(linear.input, linear.input)
@@ -254,7 +254,7 @@ def find_linears(model: ModelProto) -> list[Linear]:
     return linears
 
 
-def observe(model: ModelProto, tensors: Sequence[str], feeds: Iterable[Feed]) -> dict[str, Seen]:
+def observe(model: ModelProto, tensors: Sequence[str], feeds: Iterable[Feed]) -> dict[str, ActivationStats]:
     """Statistics of each channel of some tensors over every row of every feed; nothing without feeds."""
     if not tensors:
         return {}
@@ -263,12 +263,12 @@ def observe(model: ModelProto, tensors: Sequence[str], feeds: Iterable[Feed]) ->
     probe.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in tensors)
     session = onnxruntime.InferenceSession(probe.SerializeToString(), providers=["CPUExecutionProvider"])
 
-    seen: dict[str, Seen] = {}
+    seen: dict[str, ActivationStats] = {}
     waiting: dict[str, list[FloatArray]] = {name: [] for name in tensors}
 
     def take(name: str) -> None:
         """Add the waiting rows; many at once, because a sum of [channels, channels] costs as much as hundreds."""
-        found = Seen.of(np.concatenate(waiting[name]))
+        found = ActivationStats.of(np.concatenate(waiting[name]))
         seen[name] = seen[name] + found if name in seen else found
         waiting[name].clear()
 
@@ -297,7 +297,7 @@ def consumers(model: ModelProto) -> dict[str, list[NodeProto]]:
 class _Writer(GraphWriter):
     """Writes int8 products."""
 
-    def norm_in_steps(self, norm: NodeProto, grid: Grid) -> str:
+    def norm_in_steps(self, norm: NodeProto, grid: QuantGrid) -> str:
         """A second LayerNormalization whose output counts the steps of a grid: it is folded into gain and bias."""
         gain, bias = (numpy_helper.to_array(self.constants[name]) for name in norm.input[1:3])
         steps = f"{norm.output[0]}_steps"
@@ -310,7 +310,7 @@ class _Writer(GraphWriter):
         self.nodes.append(twin)
         return steps
 
-    def static_steps(self, steps: str, grid: Grid) -> Activation:
+    def static_steps(self, steps: str, grid: QuantGrid) -> Activation:
         """The integers of a tensor that counts steps of a grid already."""
         one, zero = self.scalar(np.float32(1)), self.scalar(np.uint8(MIDDLE))
         return Activation(self.add("QuantizeLinear", [steps, one, zero], f"{steps}_uint8"), MIDDLE, grid=grid)
@@ -336,7 +336,7 @@ class _Writer(GraphWriter):
         result = add("QuantizeLinear", [shares, self.scalar(np.float32(step)), self.scalar(np.uint8(zero))], "uint8")
         return Activation(result, zero, step, row_peak=peak)
 
-    def product(self, linear: Linear, activation: Activation, seen: Seen | None = None) -> None:
+    def product(self, linear: Linear, activation: Activation, seen: ActivationStats | None = None) -> None:
         """`linear` from integers: one int8 product, then scales and bias; `seen` of its input decides the rounding."""
         weight, bias, grid, output = linear.weight, linear.bias, activation.grid, linear.output
         if grid is not None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from rekd_edge.export.int8 import Seen, quantize_weight, static_grid
+from rekd_edge.export.int8 import ActivationStats, quantize_weight, static_grid
 
 numbers = st.floats(-4, 4, width=32, allow_subnormal=False)
 matrices = arrays(np.float32, array_shapes(min_dims=2, max_dims=2, max_side=9), elements=numbers)
@@ -83,7 +83,7 @@ def test_gptq_loses_less_of_what_correlated_inputs_give_and_nothing_else() -> No
 
 @given(arrays(np.float32, (7, 5), elements=numbers), arrays(np.float32, (4, 5), elements=numbers))
 def test_statistics_of_parts_add_up_and_follow_a_grid(one: np.ndarray, other: np.ndarray) -> None:
-    seen, rows = Seen.of(one) + Seen.of(other), np.concatenate([one, other]).astype(np.float64)
+    seen, rows = ActivationStats.of(one) + ActivationStats.of(other), np.concatenate([one, other]).astype(np.float64)
     np.testing.assert_array_equal(seen.low, rows.min(axis=0))
     np.testing.assert_array_equal(seen.high, rows.max(axis=0))
     np.testing.assert_allclose(seen.products, rows.T @ rows, atol=1e-3)
@@ -97,7 +97,7 @@ def test_products_keep_a_spread_that_is_small_beside_the_mean() -> None:
     """As behind a LayerNormalization with a large bias: plain float32 sums lose what GPTQ's Hessian needs."""
     random = np.random.default_rng(0)
     rows = (1000 + random.normal(size=(4000, 8))).astype(np.float32)
-    seen = sum((Seen.of(part) for part in np.split(rows[400:], 9)), Seen.of(rows[:400]))
+    seen = sum((ActivationStats.of(part) for part in np.split(rows[400:], 9)), ActivationStats.of(rows[:400]))
     grid = static_grid(seen.low, seen.high, np.ones((8, 2), np.float32))
     steps = (rows.astype(np.float64) - grid.shift) / grid.step
     np.testing.assert_allclose(seen.in_steps(grid), steps.T @ steps, atol=1e-4 * (steps**2).sum(axis=0).min())
