@@ -23,6 +23,7 @@ __all__ = [
     "data_for_export",
     "data_sample",
     "generated_sample",
+    "rows_apart",
     "single_rows",
     "verified_rows",
 ]
@@ -32,6 +33,8 @@ VERIFIED_POSITIONS = 2**16
 """Tokens or patches of the verified rows together, at most: a thousand texts of 64 tokens, 256 of 256."""
 CALIBRATION_ROWS = 128
 GENERATED_ROWS = 64
+SPLITTING = ("conformal_share", "validation_share", "test_share", "split_seed")
+"""Settings that decide which rows are set apart."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,19 @@ def verified_rows(data: DataSource) -> Examples:
     """The rows of the validation split that a bundle is verified on."""
     examples = data.split("validation")
     return examples.select(range(min(VERIFIED_ROWS, len(examples))))
+
+
+def rows_apart(data: DataSource, settings: DataSettings | None, record: dict[str, Any]) -> Examples | None:
+    """The run's own rows that nothing was trained, chosen or calibrated on; None where it kept none.
+
+    Args:
+        data: of the run, as it is read now.
+        settings: how, where that is not how the run read it; other shares or seeds would draw rows that it met.
+        record: the run's `training.json`.
+    """
+    recorded = record.get("recipe", {}).get("data", {})
+    same = settings is None or all(recorded.get(name) == getattr(settings, name) for name in SPLITTING)
+    return data.splits.get("conformal") if same else None
 
 
 def data_sample(preprocessing: Preprocessing, data: DataSource, most_positions: int | None) -> Sample:

@@ -19,6 +19,7 @@ import onnx
 from rekd_edge.cards import bundle_card
 from rekd_edge.data import DataSettings, Examples
 from rekd_edge.errors import FailureError, InputError
+from rekd_edge.evaluation import conformal_promise, probabilities, rows_needed
 from rekd_edge.export.drift import NearTies, measure_near_ties
 from rekd_edge.export.graph import export_graph, graph_io
 from rekd_edge.export.interchange import write_interchange_files
@@ -31,6 +32,7 @@ from rekd_edge.export.sample import (
     data_for_export,
     data_sample,
     generated_sample,
+    rows_apart,
     verified_rows,
 )
 from rekd_edge.export.targets import check_target
@@ -40,6 +42,7 @@ from rekd_edge.files import read_json
 from rekd_edge.methods import method_of
 from rekd_edge.modeling import RationaleConfig, RationaleModel
 from rekd_edge.precisions import precision_of
+from rekd_edge.progress import say
 from rekd_edge.records.monitor import summary
 from rekd_edge.runs import RunFolder
 from rekd_edge.runtime import Rationalizer
@@ -67,6 +70,8 @@ MASK_AGREEMENT = 0.99
 ACCURACY_LOSS = 0.003
 TIMED_ROWS = 64
 REFERENCE_ROWS = 500
+COVERAGE = 0.9
+"""Promised where rows were set apart and nothing else is asked for."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,8 @@ class Prepared:
     """What trimming the vocabulary did; None where it is whole."""
     unseen: Examples | None
     """Validation examples, where the data is at hand; later decisions are compared with those on them."""
+    apart: Examples | None = None
+    """Examples that the run never met, to promise a coverage from; None where no such rows are known."""
 
     @property
     def config(self) -> RationaleConfig:
@@ -158,7 +165,8 @@ def prepare(run: Path, calibration_data: str | None, settings: DataSettings | No
         sample = data_sample(preprocessing, data, None if asked_for else VERIFIED_POSITIONS)
 
     unseen = None if data is None else verified_rows(data)
-    return Prepared(run, record, model, preprocessing, sample, vocabulary, unseen)
+    apart = None if data is None or calibration_data is not None else rows_apart(data, settings, record)
+    return Prepared(run, record, model, preprocessing, sample, vocabulary, unseen, apart)
 
 
 def trace(prepared: Prepared, path: Path) -> Traced:
@@ -257,9 +265,27 @@ def compare_with_fp32(
 
 
 def package(
-    prepared: Prepared, verified: Verified, quantised: Quantised, shipped: Shipped, target: str, isa: str, force: bool
+    prepared: Prepared,
+    verified: Verified,
+    quantised: Quantised,
+    shipped: Shipped,
+    *,
+    target: str,
+    isa: str,
+    force: bool,
+    coverage: float | None = None,
 ) -> dict[str, Any]:
     """Write what belongs beside the graph, in its folder.
+
+    Args:
+        prepared: what the export reads.
+        verified: the fp32 graph's check.
+        quantised: the graph that ships.
+        shipped: its check.
+        target: where the bundle will run.
+        isa: instruction set that it is meant for.
+        force: write it even if a check failed.
+        coverage: what the bundle promises; `COVERAGE` where None and there are enough rows that were set apart.
 
     Returns:
         The manifest.
@@ -296,17 +322,29 @@ def package(
     }
     bundle_card(fields, prepared.record).save(folder / LAYOUT.card)
     write_manifest(folder, fields)
-    if prepared.unseen is not None and not failures:
-        write_manifest(folder, {**fields, "reference": _reference(folder, prepared.unseen)})
+    if not failures:
+        write_manifest(folder, {**fields, **_measured_on_the_bundle(folder, prepared, coverage)})
 
     return read_json(folder / LAYOUT.manifest)
 
 
-def _reference(folder: Path, unseen: Examples) -> dict[str, Any]:
-    """What the bundle decides on validation data, for `monitor` to compare later decisions with."""
+def _measured_on_the_bundle(folder: Path, prepared: Prepared, coverage: float | None) -> dict[str, Any]:
+    """`reference`: what it decides on validation data, for `monitor`; `conformal`: from where on it knows an answer."""
     rationalizer = Rationalizer.load(folder, verify=False)
-    answers = rationalizer([unseen.inputs[i] for i in range(min(REFERENCE_ROWS, len(unseen)))])
-    return summary(answer.to_dict() for answer in answers)
+    fields: dict[str, Any] = {}
+
+    if (unseen := prepared.unseen) is not None:
+        answers = rationalizer([unseen.inputs[i] for i in range(min(REFERENCE_ROWS, len(unseen)))])
+        fields["reference"] = summary(answer.to_dict() for answer in answers)
+
+    apart = prepared.apart
+    if apart is not None and coverage is None and len(apart) < rows_needed(COVERAGE):
+        say(f"No coverage is promised: {len(apart)} rows were set apart, {COVERAGE} takes {rows_needed(COVERAGE)}.")
+    elif apart is not None:
+        scores = probabilities(rationalizer.predict_rows(list(apart.inputs)).logits)
+        fields["conformal"] = conformal_promise(scores, apart.labels, COVERAGE if coverage is None else coverage)
+
+    return fields
 
 
 def _model_fields(prepared: Prepared) -> dict[str, Any]:

@@ -38,6 +38,7 @@ const MANIFEST_BYTES = 2 ** 24;
  * @property {number[]} [class_thresholds]
  * @property {{ outputs: { name: string }[] }} [graph]
  * @property {{ width: number }} [near_ties]
+ * @property {{ coverage: number, threshold: number, rows: number }} [conformal]
  */
 
 /**

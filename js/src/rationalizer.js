@@ -112,6 +112,20 @@ export class Rationalizer {
   }
 
   /**
+   * The labels that may be right: the true one is among them as often as `manifest.conformal.coverage` says.
+   * One label is an answer; several, or none, mean "I don't know".
+   *
+   * @param {TextPrediction | ImagePrediction} prediction
+   * @returns {string[]}
+   * @throws {RekdEdgeError} the bundle states no coverage
+   */
+  possibleLabels(prediction) {
+    const { conformal } = this.manifest;
+    if (!conformal) throw new RekdEdgeError("input", "This bundle states no coverage; export it from a run that set rows apart.");
+    return this.manifest.labels.filter((label) => prediction.scores[label] >= conformal.threshold);
+  }
+
+  /**
    * Tokenise texts as the graph sees them; offsets count code points.
    *
    * @param {string[]} texts

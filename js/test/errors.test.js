@@ -154,3 +154,17 @@ test("a bundle opens from an address, and a server's failure is named", async ()
   server.closeAllConnections();
   await assert.rejects(Rationalizer.load(`http://127.0.0.1:${port}/bundle`), failing("missing", /cannot be reached/));
 });
+
+test("possible labels are those that reach the stated threshold, and a bundle without one says so", async () => {
+  const labels = async (threshold) => {
+    const stating = await Rationalizer.load(edited((fields) => (fields.conformal = { coverage: 0.9, threshold, rows: 100 })), { worker: false, verify: false });
+    return stating.possibleLabels(await stating.predict("a superb film"));
+  };
+  const plain = await Rationalizer.load(bundlePath("text-int8"), { worker: false });
+  const { label, scores } = await plain.predict("a superb film");
+
+  assert.deepEqual(await labels(0), plain.manifest.labels);
+  assert.deepEqual(await labels(scores[label]), [label]);
+  assert.deepEqual(await labels(1), []);
+  assert.throws(() => plain.possibleLabels({ scores }), failing("input", /states no coverage/));
+});

@@ -30,6 +30,11 @@ export type Manifest = {
     near_ties?: {
         width: number;
     };
+    conformal?: {
+        coverage: number;
+        threshold: number;
+        rows: number;
+    };
 };
 export type Bundle = {
     manifest: Manifest;
@@ -68,6 +73,7 @@ export type Bundle = {
  * @property {number[]} [class_thresholds]
  * @property {{ outputs: { name: string }[] }} [graph]
  * @property {{ width: number }} [near_ties]
+ * @property {{ coverage: number, threshold: number, rows: number }} [conformal]
  */
 /**
  * @typedef {object} Bundle

@@ -55,6 +55,15 @@ export declare class Rationalizer {
     predict(input: string[], options?: PredictOptions): Promise<TextPrediction[]>;
     predict(input: Pixels[], options?: PredictOptions): Promise<ImagePrediction[]>;
     /**
+     * The labels that may be right: the true one is among them as often as `manifest.conformal.coverage` says.
+     * One label is an answer; several, or none, mean "I don't know".
+     *
+     * @param {TextPrediction | ImagePrediction} prediction
+     * @returns {string[]}
+     * @throws {RekdEdgeError} the bundle states no coverage
+     */
+    possibleLabels(prediction: TextPrediction | ImagePrediction): string[];
+    /**
      * Tokenise texts as the graph sees them; offsets count code points.
      *
      * @param {string[]} texts

@@ -26,6 +26,10 @@ def export(
     trim: Annotated[
         bool, typer.Option("--trim-vocabulary", help="Leave out word pieces that no training text holds.")
     ] = False,
+    coverage: Annotated[
+        float | None,
+        typer.Option(help="How often the true label is among the possible ones, from rows set apart; 0.9 by default."),
+    ] = None,
     settings: Settings = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -42,12 +46,13 @@ def export(
         data_settings=data_settings(settings),
         force=force,
         trim=trim,
+        coverage=coverage,
     )
 
     if as_json:
         print_json(manifest)
         return
 
-    checks = ("precision", "verified", "vocabulary", "parity", "quantization", "invariance")
-    print_manifest({name: manifest[name] for name in checks if manifest[name] is not None})
+    checks = ("precision", "verified", "vocabulary", "parity", "quantization", "invariance", "conformal")
+    print_manifest({name: manifest[name] for name in checks if manifest.get(name) is not None})
     say_next(f"rekd-edge predict {output} …", f"rekd-edge bench {output}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from itertools import chain
 from pathlib import Path
@@ -50,15 +50,18 @@ def predict(
     abstain_below: Annotated[
         float | None, typer.Option(min=0, max=1, help="Give no label where its probability is lower.")
     ] = None,
+    abstain: Annotated[
+        bool, typer.Option("--abstain", help="Give no label unless the bundle's stated coverage leaves exactly one.")
+    ] = False,
     trusted_key: TrustedKeys = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Label texts or images and show the words or patches that the label rests on."""
     if folder is not None:
-        if inputs or output is None or any(given is not None for given in (png, svg, record, abstain_below)):
+        if inputs or output is None or abstain or any(given is not None for given in (png, svg, record, abstain_below)):
             raise InputError(
-                "--input takes --output FOLDER for the results, and neither INPUT nor --png, --svg, --record or "
-                "--abstain-below beside it."
+                "--input takes --output FOLDER for the results, and neither INPUT nor --png, --svg, --record, "
+                "--abstain or --abstain-below beside it."
             )
 
         bundle = find_bundle(bundle)
@@ -100,21 +103,53 @@ def predict(
     if record_inputs and record is None:
         raise InputError("--record-inputs goes with --record FILE; give that too.")
 
+    if abstain and abstain_below is not None:
+        raise InputError("--abstain takes the bundle's threshold and --abstain-below one of yours; give one of them.")
+
+    doubt = _doubt(rationalizer, abstain, abstain_below)
     rows = chain.from_iterable(_lines(sys.stdin.buffer) if given == "-" else [given] for given in inputs)
     with _log(record, rationalizer, bundle, record_inputs) as log:
         for chunk in _chunks(rows):
             predictions = rationalizer(chunk) if log is None else log.predict(chunk)
             for source, prediction in zip(chunk, predictions, strict=True):
                 _draw(source, prediction, png, svg)
-                unsure = abstain_below is not None and max(prediction.scores.values()) < abstain_below
+                reason, fields = doubt(prediction)
 
                 if as_json:
-                    document = prediction.to_dict() | ({} if abstain_below is None else {"abstained": unsure})
-                    print(json.dumps(document), flush=True)
+                    print(json.dumps(prediction.to_dict() | fields), flush=True)
                 else:
-                    if unsure:
-                        say_line(f"I don't know: no label has a probability of {abstain_below}. The likeliest is")
+                    if reason is not None:
+                        say_line(f"I don't know: {reason}. The likeliest is")
                     show_prediction(source, prediction)
+
+
+def _doubt(
+    rationalizer: Rationalizer, abstain: bool, below: float | None
+) -> Callable[[Any], tuple[str | None, dict[str, Any]]]:
+    """From a prediction to why no label is given (None if one is), and to what its document says of that.
+
+    Raises:
+        InputError: the bundle's coverage is asked for and it states none.
+    """
+    if abstain:
+        coverage = rationalizer.coverage
+
+        def of_the_bundle(prediction: Any) -> tuple[str | None, dict[str, Any]]:
+            possible = rationalizer.possible_labels(prediction)
+            named = ", ".join(possible) if possible else "none"
+            reason = f"at a coverage of {coverage} the possible labels are {named}" if len(possible) != 1 else None
+            return reason, {"abstained": reason is not None, "possible_labels": possible}
+
+        return of_the_bundle
+
+    if below is None:
+        return lambda prediction: (None, {})
+
+    def of_the_user(prediction: Any) -> tuple[str | None, dict[str, Any]]:
+        unsure = max(prediction.scores.values()) < below
+        return f"no label has a probability of {below}" if unsure else None, {"abstained": unsure}
+
+    return of_the_user
 
 
 def _log(path: Path | None, rationalizer: Rationalizer, bundle: Path, keep_inputs: bool) -> AbstractContextManager[Any]:

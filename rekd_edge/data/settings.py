@@ -53,6 +53,9 @@ class DataSettings(Section):
     """Share of a single file that becomes the test split."""
     validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """Share of the training split that becomes the validation split where the data has none."""
+    conformal_share: Annotated[float, Field(ge=0, lt=1), LATER] = 0.0
+    """Share of the validation split that is set apart as the split `conformal`. Nothing is trained, chosen or
+    calibrated on it, so export can promise a coverage from it."""
     split_seed: Seed = 2026
     """Seed of these splits, of the limits and of the built-in data; not the seed of training."""
 

@@ -25,7 +25,8 @@ __all__ = ["load_data"]
 
 BUILTIN: dict[str, Callable[[int], DataSource]] = {"builtin:digits": digits, "builtin:planted": planted}
 ERASER = "eraser:"
-SPLITS = ("train", "validation", "test")
+CONFORMAL = "conformal"
+SPLITS = ("train", "validation", "test", CONFORMAL)
 HUB_NAMES = ("imdb", "cifar10", "cifar100")
 
 
@@ -45,6 +46,9 @@ def load_data(spec: str, settings: DataSettings) -> DataSource:
     if "validation" not in source.splits and "train" in source.splits:
         splits = _with_validation(source.splits, settings)
         source = replace(source, splits=splits, made={**source.made, "validation": settings.validation_share})
+
+    if settings.conformal_share and "validation" in source.splits:
+        source = replace(source, splits=_with_conformal(source.splits, settings))
 
     splits = {name: source.splits[name] for name in SPLITS if name in source.splits}
     if "test" in source.made:
@@ -83,7 +87,7 @@ def _of_one_file(path: Path, settings: DataSettings) -> DataSource:
     counts = np.bincount(rows.labels, minlength=len(source.label_names))
 
     rarest = int(np.argmin(counts))
-    if counts[rarest] < len(SPLITS):
+    if counts[rarest] < len(SPLITS) - 1:
         raise InputError(
             f"{path.name} has {counts[rarest]} of the label {shown(source.label_names[rarest])}, too few to have some "
             "in train, validation and test; add or remove rows, or give a folder with a file for each split."
@@ -98,6 +102,12 @@ def _with_validation(splits: dict[str, Examples], settings: DataSettings) -> dic
     train = splits["train"]
     kept, held_out = stratified_split(train.labels, settings.validation_share, settings.split_seed, "validation")
     return {**splits, "train": train.select(kept), "validation": train.select(held_out)}
+
+
+def _with_conformal(splits: dict[str, Examples], settings: DataSettings) -> dict[str, Examples]:
+    rows = splits["validation"]
+    kept, apart = stratified_split(rows.labels, settings.conformal_share, settings.split_seed, CONFORMAL)
+    return {**splits, "validation": rows.select(kept), CONFORMAL: rows.select(apart)}
 
 
 def _limited(name: str, examples: Examples, settings: DataSettings) -> Examples:

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypedDict
 
-__all__ = ["ClassRationale", "ImagePrediction", "Span", "TextPrediction", "merge_spans"]
+from rekd_edge.errors import InputError
+
+__all__ = [
+    "ClassRationale",
+    "ImagePrediction",
+    "Span",
+    "TextPrediction",
+    "conformal_of",
+    "merge_spans",
+    "possible_labels",
+]
 
 
 class Span(TypedDict):
@@ -86,3 +96,28 @@ def merge_spans(offsets: Sequence[tuple[int, int]], mask: Sequence[int]) -> list
         previous_selected = bool(selected) and (start < end or previous_selected)
 
     return spans
+
+
+def conformal_of(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a bundle's manifest promises: `coverage`, and the `threshold` that keeps it.
+
+    Raises:
+        InputError: it promises nothing.
+    """
+    stated = manifest.get("conformal")
+    if stated is None:
+        raise InputError(
+            "This bundle states no coverage; train with --set data.conformal_share=0.2 and export again, or give a "
+            "probability of your own with --abstain-below."
+        )
+    return stated
+
+
+def possible_labels(scores: Mapping[str, float], manifest: Mapping[str, Any]) -> list[str]:
+    """The labels whose probability reaches the bundle's threshold.
+
+    Raises:
+        InputError: the bundle states none.
+    """
+    threshold = conformal_of(manifest)["threshold"]
+    return [label for label, score in scores.items() if score >= threshold]

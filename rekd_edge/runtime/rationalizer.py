@@ -19,7 +19,15 @@ from rekd_edge.runtime.border import at_border
 from rekd_edge.runtime.bundle import LAYOUT, Manifest
 from rekd_edge.runtime.graph import check_graph_file, check_io
 from rekd_edge.runtime.image import image_pixels, load_image, normalise
-from rekd_edge.runtime.prediction import ClassRationale, ImagePrediction, Span, TextPrediction, merge_spans
+from rekd_edge.runtime.prediction import (
+    ClassRationale,
+    ImagePrediction,
+    Span,
+    TextPrediction,
+    conformal_of,
+    merge_spans,
+    possible_labels,
+)
 from rekd_edge.runtime.session import open_session
 from rekd_edge.runtime.text import EncodedText, encode_texts, load_tokenizer, pad_ids
 
@@ -238,6 +246,25 @@ class Rationalizer:
     def near_tie_band(self) -> float:
         """Margins this near to 0 may fall on either side of it in another runtime, as the manifest states."""
         return float(self.manifest.fields.get("near_ties", {}).get("width", NEAR_TIE))
+
+    def possible_labels(self, prediction: Prediction) -> list[str]:
+        """The labels that may be right: the true one is among them as often as `coverage` says.
+
+        One label is an answer; several, or none, mean "I don't know" (docs/records.md).
+
+        Raises:
+            InputError: the bundle states no coverage.
+        """
+        return possible_labels(prediction.scores, self.manifest.fields)
+
+    @property
+    def coverage(self) -> float:
+        """How often the true label is among the possible ones, as the manifest states.
+
+        Raises:
+            InputError: it states none.
+        """
+        return float(conformal_of(self.manifest.fields)["coverage"])
 
     def _answer_texts(self, texts: Sequence[str], batch_size: int) -> tuple[list[TextPrediction], PredictedRows]:
         encoded = self.encode(texts)
