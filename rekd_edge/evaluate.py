@@ -31,7 +31,8 @@ from rekd_edge.evaluation import (
 from rekd_edge.evaluation.masks import Mask
 from rekd_edge.evaluation.words import Window, in_words, mask_of, merged, windows_of, words_within
 from rekd_edge.progress import steps
-from rekd_edge.runtime.text import EncodedText, allowed_tokens
+from rekd_edge.runtime.text import allowed_tokens
+from rekd_edge.stability import stability
 from rekd_edge.systems import BundleSystem, Rows, RunSystem, System, TextRows, open_system
 
 if TYPE_CHECKING:
@@ -68,6 +69,8 @@ def evaluate(
     *,
     windows: bool = False,
     faithful: bool = False,
+    stable: bool = False,
+    against: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Measure a run or a bundle on one split.
 
@@ -82,13 +85,17 @@ def evaluate(
         windows: read texts longer than the model's `max_length` in overlapping windows, with one answer a text: the
             mean of the windows' probabilities.
         faithful: measure sufficiency and comprehensiveness too, which takes twelve passes of the predictor.
+        stable: compare rationales with those of the same texts with typos, other case and other whitespace.
+        against: other runs or bundles of the same data, whose rationales are compared with these: other seeds, or the
+            int8 bundle of an fp32 one.
 
     Returns:
         `n`, `accuracy`, `macro_f1`, `ece`, `brier`, `rationale_ratio`, and the shape of the rationales (`ratio_sd`,
         `spans`, `span_length`, `contiguity`). Where the true rationale is known the agreement with it, in the
         tokenizer's pieces (`rationale_precision`, …) and in whitespace words (`token_f1`, `iou_f1`, `auprc`, …). With
         `faithful` the figures of `evaluation.faithfulness`. Of a method that decides from more than its rationale
-        `rationale_accuracy`, from that alone. docs/evaluation.md spells out the conventions.
+        `rationale_accuracy`, from that alone. `stability` where it is asked for. docs/evaluation.md spells
+        out the conventions.
 
     Raises:
         InputError: neither run nor bundle, data of another modality or label set, or sampled masks of something that
@@ -99,6 +106,8 @@ def evaluate(
 
     data, examples = _examples(spec, settings or DataSettings(), split, limit)
     system = open_system(path, data)
+    if stable and data.task != "text":
+        raise InputError("--stability changes texts; leave it out for images, or compare runs with --against.")
     if windows and data.task != "text":
         raise InputError("--windows reads long texts; leave it out for images.")
 
@@ -115,6 +124,9 @@ def evaluate(
     report = _report(len(examples), seen)
     if faithful:
         report |= _faithfulness(system, examples)
+    if stable or against:
+        others = [open_system(other, data) for other in against]
+        report["stability"] = stability(system, examples, others, changed=stable)
 
     return report
 
@@ -145,10 +157,10 @@ def _answer(system: System, examples: Examples, seen: Seen, masks: Masks) -> Non
     if examples.rationale_spans is None or not isinstance(rows, TextRows) or len(answers.rows) != len(examples):
         return  # no one knows the true rationale, or it is a control's several random masks
 
-    for text, row, mask, margins, spans in zip(
-        examples.inputs, rows.encoded, answers.masks, answers.margins, examples.rationale_spans, strict=True
+    for row, (text, mask, margins, spans) in enumerate(
+        zip(examples.inputs, answers.masks, answers.margins, examples.rationale_spans, strict=True)
     ):
-        offsets, words = _feature_offsets(row), words_of(str(text))
+        offsets, words = rows.offsets(row), words_of(str(text))
         seen.pieces.append((mask, _overlaps(offsets, spans)))
         seen.words.append((*in_words(words, offsets, mask, margins), words_within(words, spans)))
 
@@ -173,7 +185,7 @@ def _answer_in_windows(system: RunSystem | BundleSystem, examples: Examples, see
         words, of_windows = words_of(text), []
 
         for each, row in zip(parts, range(start, end), strict=True):
-            offsets = [(a + each.start, b + each.start) for a, b in _feature_offsets(rows.encoded[row])]
+            offsets = [(a + each.start, b + each.start) for a, b in rows.offsets(row)]
             of_windows.append(
                 in_words(words[each.first : each.last], offsets, answers.masks[row], answers.margins[row])
             )
@@ -243,10 +255,6 @@ def _faithfulness(system: System, examples: Examples) -> dict[str, float]:
                 sums[name] = sums.get(name, 0.0) + value * len(rows) / len(examples)
 
     return sums
-
-
-def _feature_offsets(row: EncodedText) -> list[tuple[int, int]]:
-    return [offset for offset, feature in zip(row.offsets, row.feature, strict=True) if feature]
 
 
 def _overlaps(offsets: list[tuple[int, int]], spans: list[tuple[int, int]]) -> Mask:

@@ -55,6 +55,11 @@ class TextRows:
         """Token ids of a text's features."""
         return np.array(self.encoded[row].ids, dtype=np.int64)[np.array(self.encoded[row].feature, dtype=bool)]
 
+    def offsets(self, row: int) -> list[tuple[int, int]]:
+        """(start, end) in characters of a text's features."""
+        encoded = self.encoded[row]
+        return [offset for offset, feature in zip(encoded.offsets, encoded.feature, strict=True) if feature]
+
     def blanked(self, masks: Sequence[Mask]) -> TextRows:
         """The same rows, with the features in the masks `[features]` turned into a token without content."""
         return self._with_ids([np.where(mask, self.blank_id, self.feature_ids(i)) for i, mask in enumerate(masks)])

@@ -30,6 +30,13 @@ def evaluate(
     faithful: Annotated[
         bool, typer.Option("--faithfulness", help="Sufficiency and comprehensiveness too (twelve more passes).")
     ] = False,
+    stable: Annotated[
+        bool, typer.Option("--stability", help="How much of a rationale stays under typos, other case and whitespace.")
+    ] = False,
+    against: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="RUN_OR_BUNDLE", help="Compare rationales with its: another seed, or int8. Repeatable."),
+    ] = None,
     settings: Settings = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -38,7 +45,7 @@ def evaluate(
         raise InputError("Give a run or a bundle, or --scores FILE: one of the two.")
 
     if scores is not None:
-        if limit is not None or windows or faithful or masks is not MaskKind.DETERMINISTIC:
+        if limit is not None or windows or faithful or stable or against or masks is not MaskKind.DETERMINISTIC:
             raise InputError("--scores takes --ratio and --split alone; there is no model to ask.")
 
         from rekd_edge.scores import evaluate_scores
@@ -51,8 +58,18 @@ def evaluate(
         from rekd_edge.evaluate import evaluate as evaluate_path
 
         assert path is not None
-        given = data_settings(settings)
-        report = evaluate_path(path, data, given, split, limit, masks.value, windows=windows, faithful=faithful)
+        report = evaluate_path(
+            path,
+            data,
+            data_settings(settings),
+            split,
+            limit,
+            masks.value,
+            windows=windows,
+            faithful=faithful,
+            stable=stable,
+            against=against or (),
+        )
 
     if as_json:
         print_json(report)

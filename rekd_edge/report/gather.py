@@ -20,9 +20,10 @@ from rekd_edge.models import find_bundle
 from rekd_edge.progress import Step
 from rekd_edge.runs import RunFolder
 from rekd_edge.runtime.seal import LAYOUT
+from rekd_edge.stability import agreement_of, selection_of, stability
 from rekd_edge.systems import Answers, BundleSystem, Rows, RunSystem, open_system
 
-__all__ = ["SHARES", "Judged", "judge"]
+__all__ = ["SHARES", "Judged", "compare", "judge"]
 
 SHARES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Sizes of the rationale at which the predictor is asked."""
@@ -55,6 +56,8 @@ class Judged:
     epochs: list[dict[str, Any]] = field(default_factory=list)
     """What training wrote of each epoch."""
     findings: list[Finding] = field(default_factory=list)
+    stability: dict[str, dict[str, float]] = field(default_factory=dict)
+    """`mask_overlap` and `label_agreement` with itself on changed texts, and with the other systems of the report."""
 
     @property
     def scores(self) -> NDArray[np.float64]:
@@ -113,6 +116,17 @@ def judge(path: Path, data: DataSource, examples: Examples, audited: bool, step:
         judged.findings = [found for check in CHECKS if (found := check(hearing)) is not None]
 
     return judged
+
+
+def compare(systems: Sequence[Judged], examples: Examples) -> None:
+    """Fill in how stable the rationales of each system are, and how much it has in common with the others."""
+    selections = [selection_of(examples.inputs, each.rows, each.answers) for each in systems]
+    for number, judged in enumerate(systems):
+        judged.stability = stability(judged.system, examples) | {
+            other.name: agreement_of(selections[number], selections[place])
+            for place, other in enumerate(systems)
+            if place != number
+        }
 
 
 def _curve(

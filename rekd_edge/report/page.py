@@ -13,7 +13,7 @@ from rekd_edge.errors import InputError
 from rekd_edge.files import check_place, write_text
 from rekd_edge.progress import steps
 from rekd_edge.report.gallery import UNSURE, cards
-from rekd_edge.report.gather import Judged, judge
+from rekd_edge.report.gather import Judged, compare, judge
 from rekd_edge.report.plots import pictures
 from rekd_edge.versions import versions
 
@@ -65,6 +65,7 @@ def write_report(
             step(0, 3, f"{path.name}: answers")
             systems.append(judge(path, data, examples, len(examples) >= LEAST, step))
 
+    compare(systems, examples)
     drawn = pictures(systems)
     page = _render(
         systems=systems,
