@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from rekd_edge.audit.reader import fit_reader
+from rekd_edge.audit.reader import reader_for
 from rekd_edge.audit.tokens import occurrences, signals
 from rekd_edge.evaluation.intervals import Interval, bootstrap_interval, paired_difference
 from rekd_edge.evaluation.masks import Mask
@@ -163,7 +163,8 @@ def outside_reader(hearing: Hearing) -> Finding | None:
         return None
 
     rows, labels = hearing.outsider
-    reader = fit_reader(rows, hearing.system.answer(rows).masks, labels)
+    named, fit = reader_for(hearing.system)
+    reader = fit(rows, hearing.system.answer(rows).masks, labels)
     read = reader(hearing.rows, hearing.masks) == hearing.labels
     own, theirs = float(hearing.right.mean()), float(read.mean())
     least = hearing.guessing + HALF * max(0.0, own - hearing.guessing)
@@ -173,9 +174,9 @@ def outside_reader(hearing: Hearing) -> Finding | None:
         "outside reader",
         "Does an independent predictor, trained on the frozen rationales alone, read the label from what they say?",
         "pass" if enough else "fail",
-        f"it is right {theirs:.1%} of the time and its own predictor {own:.1%}; asked for is {least:.1%}"
+        f"{named} is right {theirs:.1%} of the time and its own predictor {own:.1%}; asked for is {least:.1%}"
         + ("" if enough else ", half of what is gained over guessing: the rationales may be a code between the two"),
-        {"own": own, "outside_reader": theirs, "guessing": hearing.guessing},
+        {"own": own, "outside_reader": theirs, "guessing": hearing.guessing, "reader": named},
     )
 
 

@@ -1,8 +1,10 @@
-"""An independent predictor: a linear model of what was selected, wherever it stands, which never met the generator."""
+"""Independent predictors, which never met the generator: a linear model of what was selected, wherever it stands, and
+for a run a network of its own architecture (`audit.network`)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,9 +14,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import normalize
 
 from rekd_edge.evaluation.masks import Mask
-from rekd_edge.systems import ImageRows, Rows
+from rekd_edge.systems import ImageRows, Rows, RunSystem, System
 
-__all__ = ["fit_reader"]
+__all__ = ["FitReader", "Reader", "fit_reader", "reader_for"]
 
 VOCABULARY = 2**18
 """Columns of the token counts; ids beyond it share one."""
@@ -23,6 +25,20 @@ WEAK = 100.0
 
 Reader = Callable[[Rows, Sequence[Mask]], NDArray[np.int64]]
 """Label ids `[n]` from rows and their rationales."""
+
+
+FitReader = Callable[[Rows, Sequence[Mask], NDArray[np.int64]], Reader]
+"""From rows, their rationales and their true labels."""
+
+
+def reader_for(system: System) -> tuple[str, FitReader]:
+    """What an audit trains on a system's rationales, in words and as a function."""
+    if isinstance(system, RunSystem):
+        from rekd_edge.audit.network import fit_network
+
+        return "a network of the run's architecture", partial(fit_network, system)
+
+    return "a linear model", fit_reader
 
 
 def fit_reader(rows: Rows, masks: Sequence[Mask], labels: NDArray[np.int64]) -> Reader:
