@@ -19,11 +19,13 @@ from rekd_edge.engines import EngineSettings
 from rekd_edge.errors import InputError
 from rekd_edge.models import find_bundle
 from rekd_edge.process import goes_on
+from rekd_edge.progress import say
 
 if TYPE_CHECKING:
     from rekd_edge.runtime import Rationalizer
 
 PREDICT_CHUNK = 64
+TOLD = 1000
 LONGEST_LINE = 2**24  # bytes of a text on standard input
 
 
@@ -109,7 +111,7 @@ def predict(
     doubt = _doubt(rationalizer, abstain, abstain_below)
     rows = chain.from_iterable(_lines(sys.stdin.buffer) if given == "-" else [given] for given in inputs)
     with _log(record, rationalizer, bundle, record_inputs) as log:
-        for chunk in _chunks(rows):
+        for chunk in _recorded(_chunks(rows), log is not None and not sys.stdout.isatty()):
             predictions = rationalizer(chunk) if log is None else log.predict(chunk)
             for source, prediction in zip(chunk, predictions, strict=True):
                 _draw(source, prediction, png, svg)
@@ -205,6 +207,16 @@ def _chunks(inputs: Iterable[str]) -> Iterator[list[str]]:
 
     if chunk:
         yield chunk
+
+
+def _recorded(chunks: Iterable[list[str]], told: bool) -> Iterator[list[str]]:
+    """The same chunks; on request a line on standard error after each `TOLD` inputs."""
+    done = 0
+    for chunk in chunks:
+        yield chunk
+        before, done = done, done + len(chunk)
+        if told and done // TOLD > before // TOLD:
+            say(f"predict: {done} decisions on record")
 
 
 def _lines(stream: BinaryIO) -> Iterator[str]:
