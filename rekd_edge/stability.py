@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,7 +35,7 @@ class Selection:
     labels: NDArray[np.int64]
 
 
-def selected_by(system: System, inputs: Sequence[Any]) -> Selection:
+def selected_by(system: System, inputs: Iterable[Any]) -> Selection:
     """Ask a system about texts or images.
 
     Raises:
@@ -49,7 +49,7 @@ def selected_by(system: System, inputs: Sequence[Any]) -> Selection:
     return selection_of(inputs, rows, answers)
 
 
-def selection_of(inputs: Sequence[Any], rows: Rows, answers: Answers) -> Selection:
+def selection_of(inputs: Iterable[Any], rows: Rows, answers: Answers) -> Selection:
     """What answers select, in whitespace words where the inputs are texts."""
     masks = answers.masks
     if isinstance(rows, TextRows):

@@ -62,8 +62,15 @@ def packed(rows: Rows, masks: Sequence[Mask]) -> tuple[Rows, list[Mask]]:
         for row, mask in zip(rows.encoded, masks, strict=True):
             kept = ~np.array(row.feature, dtype=bool)
             kept[np.flatnonzero(row.feature)] = mask
-            fields = {name: _chosen(getattr(row, name), kept) for name in ("ids", "tokens", "offsets", "feature")}
-            encoded.append(replace(row, **fields))
+            encoded.append(
+                replace(
+                    row,
+                    ids=_chosen(row.ids, kept),
+                    tokens=_chosen(row.tokens, kept),
+                    offsets=_chosen(row.offsets, kept),
+                    feature=_chosen(row.feature, kept),
+                )
+            )
 
         return replace(rows, encoded=encoded), [np.ones(mask.sum(), dtype=bool) for mask in masks]
 
