@@ -38,7 +38,7 @@ from rekd_edge.systems import BundleSystem, Rows, RunSystem, System, TextRows, o
 if TYPE_CHECKING:
     from rekd_edge.training.inference import Masks
 
-__all__ = ["evaluate"]
+__all__ = ["evaluate", "text_windows"]
 
 PART = 512
 """Examples that are read, answered and measured together, so that memory does not grow with their number."""
@@ -169,7 +169,7 @@ def _answer_in_windows(system: RunSystem | BundleSystem, examples: Examples, see
     """The same of texts that are read whole: one answer a text, with its mask in words."""
     assert system.tokenizer is not None
     texts = [str(text) for text in examples.inputs]
-    cut = [_windows(system.tokenizer, text) for text in texts]
+    cut = [text_windows(system.tokenizer, text) for text in texts]
     rows = system.encode(
         [text[each.start : each.end] for text, parts in zip(texts, cut, strict=True) for each in parts]
     )
@@ -198,7 +198,7 @@ def _answer_in_windows(system: RunSystem | BundleSystem, examples: Examples, see
     seen.labels.append(examples.labels)
 
 
-def _windows(tokenizer: Tokenizer, text: str) -> list[Window]:
+def text_windows(tokenizer: Tokenizer, text: str) -> list[Window]:
     """The windows of a text; one of no words where it has none."""
     words = words_of(text)
     longest = allowed_tokens(tokenizer) - tokenizer.num_special_tokens_to_add(False)

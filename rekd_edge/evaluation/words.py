@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from rekd_edge.evaluation.masks import Mask
 
-__all__ = ["LOWEST", "Window", "in_words", "mask_of", "merged", "windows_of", "words_within"]
+__all__ = ["LOWEST", "Window", "in_pieces", "in_words", "mask_of", "merged", "windows_of", "words_within"]
 
 Span = tuple[int, int]
 LOWEST = float(np.finfo(np.float32).min)
@@ -67,6 +67,18 @@ def in_words(
             values[word] = max(values[word], float(scores[piece]))
 
     return chosen, values
+
+
+def in_pieces(words: Sequence[Span], offsets: Sequence[Span], mask: Mask) -> Mask:
+    """A mask of words as a mask of pieces: every piece of a selected word, and none that stands in no word.
+
+    Args:
+        words: (start, end) in characters of every word, in order.
+        offsets: the same of every piece that is a feature.
+        mask: bool [words].
+    """
+    place = _word_of(words, offsets)
+    return np.array([word >= 0 and bool(mask[word]) for word in place], dtype=bool)
 
 
 def windows_of(words: Sequence[Span], pieces: NDArray[np.integer], longest: int) -> list[Window]:

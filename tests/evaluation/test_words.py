@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rekd_edge.evaluation.words import LOWEST, Window, in_words, merged, windows_of, words_within
+from rekd_edge.evaluation.words import LOWEST, Window, in_pieces, in_words, merged, windows_of, words_within
 
 WORDS = [(0, 4), (5, 9), (10, 12)]
 
@@ -70,3 +70,12 @@ def test_one_window_is_taken_as_it_is_and_all_words_are_judged(count: int, longe
     mask, values = merged(windows, [np.ones(len(each), bool) for each in scores], scores)
     assert mask.all()
     assert values.tolist() == pytest.approx(list(range(count)))
+
+
+def test_words_go_to_pieces_and_back() -> None:
+    """Three words of two, one and two pieces; the sixth piece stands between words."""
+    words, offsets = [(0, 4), (5, 7), (9, 13)], [(0, 2), (2, 4), (5, 7), (9, 11), (11, 13), (7, 8)]
+    mask = np.array([True, False, True])
+    pieces = in_pieces(words, offsets, mask)
+    assert pieces.tolist() == [True, True, False, True, True, False]
+    assert in_words(words, offsets, pieces, np.zeros(6))[0].tolist() == mask.tolist()
