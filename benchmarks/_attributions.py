@@ -70,7 +70,7 @@ class Explained:
 def attention(text: Explained) -> Scores:
     """How much attention each piece receives in the last layer, a mean over heads and positions."""
     predictor = text.system.model.predictor
-    inner = predictor.encoder.layer_stack[-1].attention.self
+    inner = predictor.encoder.layer_stack()[-1].attention.self
     seen: list[Tensor] = []
     hook = inner.register_forward_pre_hook(
         lambda module, args, kwargs: seen.append(args[0] if args else kwargs["hidden_states"]), with_kwargs=True

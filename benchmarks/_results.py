@@ -20,7 +20,7 @@ __all__ = ["RESULTS", "Times", "in_turn", "percentiles", "write_results"]
 PACKAGES = ("torch", "transformers", "onnxruntime", "optimum", "optimum-onnx", "numpy", "tokenizers")
 ISA = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
 """Instruction sets that int8 products care for."""
-PEERS = ("openvino", "nncf", "captum", "lime")
+PEERS = ("openvino", "nncf", "captum", "lime", "shap")
 RESULTS = Path(__file__).parent / "results"
 
 

@@ -19,7 +19,7 @@ import argparse
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -188,9 +188,9 @@ def figures(documents: Sequence[Document], judged: Judged) -> dict[str, Scores]:
 
 
 def differences(documents: Sequence[Document], ours: Sequence[Judged], theirs: Judged) -> dict[str, Any]:
-    """Ours less theirs on the same documents; `shown` where the interval excludes 0."""
+    """Ours less theirs on the same documents, both cut to `RATIO`; `shown` where the interval excludes 0."""
     count, found = len(documents), {}
-    of_ours = [figures(documents, _first(each, count)) for each in ours]
+    of_ours = [figures(documents, _at_ratio(_first(each, count))) for each in ours]
     of_theirs = figures(documents, theirs)
     for name in ("token_f1_macro", "auprc"):
         gap = paired_difference(np.mean([each[name] for each in of_ours], axis=0), of_theirs[name])
@@ -273,6 +273,10 @@ def _classified(system: RunSystem, document: Document, shown: Mask) -> Scores:
 
 def _first(judged: Judged, count: int) -> Judged:
     return Judged(*(getattr(judged, name)[:count] for name in judged.__dataclass_fields__))
+
+
+def _at_ratio(judged: Judged) -> Judged:
+    return replace(judged, masks=[top_share(scores, RATIO) for scores in judged.scores])
 
 
 def _marked(examples: Examples) -> list[Mask]:

@@ -38,10 +38,15 @@ from rekd_edge.systems import BundleSystem, Rows, RunSystem, System, TextRows, o
 if TYPE_CHECKING:
     from rekd_edge.training.inference import Masks
 
-__all__ = ["evaluate", "text_windows"]
+__all__ = ["agreement_with_people", "evaluate", "marked_words", "text_windows"]
 
 PART = 512
 """Examples that are read, answered and measured together, so that memory does not grow with their number."""
+
+
+Span = tuple[int, int]
+MarkedWords = tuple[Mask, NDArray[np.float64], list[Span]]
+"""Of a text: its words' mask and scores, and the spans of words that people marked."""
 
 
 @dataclass
@@ -55,7 +60,7 @@ class Seen:
     """Label ids from the rationale alone, of a method that decides from more than that."""
     pieces: list[tuple[Mask, Mask]] = field(default_factory=list)
     """Masks and true rationales in the tokenizer's pieces."""
-    words: list[tuple[Mask, NDArray[np.float64], list[tuple[int, int]]]] = field(default_factory=list)
+    words: list[MarkedWords] = field(default_factory=list)
     """Masks, scores and marked spans in words."""
 
 
@@ -160,9 +165,9 @@ def _answer(system: System, examples: Examples, seen: Seen, masks: Masks) -> Non
     for row, (text, mask, margins, spans) in enumerate(
         zip(examples.inputs, answers.masks, answers.margins, examples.rationale_spans, strict=True)
     ):
-        offsets, words = rows.offsets(row), words_of(str(text))
+        offsets = rows.offsets(row)
         seen.pieces.append((mask, _overlaps(offsets, spans)))
-        seen.words.append((*in_words(words, offsets, mask, margins), words_within(words, spans)))
+        seen.words.append(marked_words(str(text), offsets, mask, margins, spans))
 
 
 def _answer_in_windows(system: RunSystem | BundleSystem, examples: Examples, seen: Seen) -> None:
@@ -231,12 +236,25 @@ def _report(count: int, seen: Seen) -> dict[str, Any]:
     if seen.pieces:
         report |= rationale_agreement(*zip(*seen.pieces, strict=True))
     if seen.words:
-        masks, values, spans = zip(*seen.words, strict=True)
-        truth = [mask_of(len(mask), marked) for mask, marked in zip(masks, spans, strict=True)]
-        report |= token_agreement(masks, truth)
-        report |= {"iou_f1": iou_f1(masks, spans), "auprc": rationale_auprc(values, truth)}
+        report |= agreement_with_people(seen.words)
 
     return report
+
+
+def marked_words(
+    text: str, offsets: Sequence[Span], mask: Mask, margins: NDArray[np.floating], spans: Sequence[Span]
+) -> MarkedWords:
+    """Mask and scores of a text's pieces in whitespace words, and the spans of words that people marked."""
+    words = words_of(text)
+    return (*in_words(words, offsets, mask, margins), words_within(words, spans))
+
+
+def agreement_with_people(documents: Sequence[MarkedWords]) -> dict[str, float]:
+    """Token agreement, IoU-F1 and AUPRC in words, over documents."""
+    masks, values, spans = zip(*documents, strict=True)
+    truth = [mask_of(len(mask), marked) for mask, marked in zip(masks, spans, strict=True)]
+    figures = {"iou_f1": iou_f1(masks, spans), "auprc": rationale_auprc(values, truth)}
+    return {**token_agreement(masks, truth), **figures}
 
 
 def _faithfulness(system: System, examples: Examples) -> dict[str, float]:

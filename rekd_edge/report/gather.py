@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 from rekd_edge.audit.checks import CHECKS, Finding, Hearing
 from rekd_edge.data import DataSource, Examples
 from rekd_edge.errors import InputError
+from rekd_edge.evaluate import agreement_with_people, marked_words
 from rekd_edge.evaluation import classification_metrics, probabilities, top_share
 from rekd_edge.models import find_bundle
 from rekd_edge.progress import Step
 from rekd_edge.runs import RunFolder
 from rekd_edge.runtime.seal import LAYOUT
 from rekd_edge.stability import agreement_of, selection_of, stability
-from rekd_edge.systems import Answers, BundleSystem, Rows, RunSystem, open_system
+from rekd_edge.systems import Answers, BundleSystem, Rows, RunSystem, TextRows, open_system
 
 __all__ = ["SHARES", "Judged", "compare", "judge"]
 
@@ -56,6 +57,8 @@ class Judged:
     epochs: list[dict[str, Any]] = field(default_factory=list)
     """What training wrote of each epoch."""
     findings: list[Finding] = field(default_factory=list)
+    agreement: dict[str, float] = field(default_factory=dict)
+    """With what people marked, in words, where that is known."""
     stability: dict[str, dict[str, float]] = field(default_factory=dict)
     """`mask_overlap` and `label_agreement` with itself on changed texts, and with the other systems of the report."""
 
@@ -106,6 +109,7 @@ def judge(path: Path, data: DataSource, examples: Examples, audited: bool, step:
         milliseconds=_milliseconds(system, examples) if isinstance(system, BundleSystem) else None,
         curve=[] if system.whole_input else _curve(system, rows, answers, examples.labels),
         epochs=[] if bundle else RunFolder(path).read_record().get("epochs", []),
+        agreement=_agreement(examples, rows, answers),
     )
 
     if audited:
@@ -116,6 +120,19 @@ def judge(path: Path, data: DataSource, examples: Examples, audited: bool, step:
         judged.findings = [found for check in CHECKS if (found := check(hearing)) is not None]
 
     return judged
+
+
+def _agreement(examples: Examples, rows: Rows, answers: Answers) -> dict[str, float]:
+    if examples.rationale_spans is None or not isinstance(rows, TextRows):
+        return {}
+
+    parts = zip(examples.inputs, answers.masks, answers.margins, examples.rationale_spans, strict=True)
+    return agreement_with_people(
+        [
+            marked_words(str(text), rows.offsets(row), mask, margins, spans)
+            for row, (text, mask, margins, spans) in enumerate(parts)
+        ]
+    )
 
 
 def compare(systems: Sequence[Judged], examples: Examples) -> None:

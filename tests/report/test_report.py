@@ -59,7 +59,10 @@ def test_figures_curves_audit_and_gallery_of_a_run_and_a_bundle(run: Path, tmp_p
     page = Page((tmp_path / "out" / "report.html").read_text(encoding="utf-8"))
     text = " ".join(" ".join(page.words).split())
     for path in systems:
-        accuracy = evaluate(path, "builtin:planted", limit=60)["accuracy"]
+        figures = evaluate(path, "builtin:planted", limit=60)
+        accuracy = figures["accuracy"]
+        agreement = [figures[name] for name in ("token_precision", "token_recall", "token_f1", "iou_f1", "auprc")]
+        assert re.search(path.name + "".join(rf" {100 * value:.1f}\s%" for value in agreement), text)
         assert re.search(rf"{path.name} \((run|bundle)\) re {100 * accuracy:.1f}\s%", text)
 
     assert text.count("Does the predictor alone, fed the rationale") == 2
