@@ -101,7 +101,7 @@ def compared(bundle: str, found: list[dict[str, Any]]) -> dict[str, Any]:
     row |= dict.fromkeys((*DIFFERENCES, "mask_differences_in_band"), 0) | {"largest_margin_drift": 0.0}
 
     for given, vector in zip(found, json.loads((VECTORS / f"{task}.json").read_text(encoding="utf-8")), strict=True):
-        expected = vector["run" if precision == "fp32" else "int8"]
+        expected = vector["run" if precision == "fp32" else precision]
         margins, answered = np.array(expected["margins"]), np.array(given["margins"])
         unequal = np.array(given["mask"], bool) != np.array(expected["mask"], bool)
         clear = np.abs(margins) > band

@@ -6,7 +6,7 @@ import { Rationalizer } from "../src/index.js";
 import { askInPage, launch, serve, skip } from "../test/browser.js";
 import { bundlePath, decoded, rowsOf } from "../test/vectors.js";
 
-const BUNDLES = ["image-fp32", "image-int8", "text-fp32", "text-int8"];
+const BUNDLES = ["image-fp32", "image-int8", "text-4bit", "text-fp32", "text-int8"];
 const [, , where = "node"] = process.argv;
 
 /** @param {string} name of a bundle */

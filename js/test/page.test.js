@@ -17,11 +17,12 @@ describe("the page", { skip }, () => {
   const pages = {};
 
   before(async () => {
-    [browser, pages.text, pages.image, pages["text-fp32"], pages["image-fp32"]] = await Promise.all([
+    [browser, pages.text, pages.image, pages["text-fp32"], pages["text-4bit"], pages["image-fp32"]] = await Promise.all([
       launch(),
       serve("text-int8", "--example", SAMPLE),
       serve("image-int8"),
       serve("text-fp32"),
+      serve("text-4bit"),
       serve("image-fp32"),
     ]);
   });
@@ -44,11 +45,11 @@ describe("the page", { skip }, () => {
     return { context, page, problems, hosts };
   }
 
-  for (const name of ["text-fp32", "text-int8", "image-fp32", "image-int8"]) {
+  for (const name of ["text-fp32", "text-int8", "text-4bit", "image-fp32", "image-int8"]) {
     const [task, precision] = name.split("-");
 
     test(`Chromium gives the answers of ${name}`, async () => {
-      const server = precision === "fp32" ? pages[name] : pages[task];
+      const server = precision === "int8" ? pages[task] : pages[name];
       const { context, page } = await open(server.address);
       const rows = rowsOf(task);
       const inputs = task === "text" ? rows.map((row) => row.text) : await Promise.all(rows.map((row) => decoded(row.name)));
@@ -56,7 +57,7 @@ describe("the page", { skip }, () => {
 
       const band = bandOf(manifest);
       rows.forEach((row, i) => {
-        const expected = row[precision === "fp32" ? "run" : "int8"];
+        const expected = row[precision === "fp32" ? "run" : precision];
         assert.equal(predictions[i].label, expected.label, row.name);
         const mask = predictions[i].mask.flat();
         assert.equal(mask.length, expected.mask.length, row.name);

@@ -6,11 +6,11 @@ import { after, before, describe, test } from "node:test";
 import { Rationalizer } from "../src/index.js";
 import { bandOf, bundlePath, decoded, rowsOf } from "./vectors.js";
 
-for (const name of ["text-fp32", "text-int8", "image-fp32", "image-int8"]) {
+for (const name of ["text-fp32", "text-int8", "text-4bit", "image-fp32", "image-int8"]) {
   describe(name, () => {
     const [task, precision] = name.split("-");
     const rows = rowsOf(task);
-    const answered = precision === "fp32" ? "run" : "int8";
+    const answered = precision === "fp32" ? "run" : precision;
     /** @type {Rationalizer} */
     let rationalizer;
     let inputs;

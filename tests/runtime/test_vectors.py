@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from rekd_edge.runtime import Rationalizer
 from rekd_edge.runtime.image import image_pixels, load_image
 
 VECTORS = Path(__file__).parents[1] / "vectors"
+HIDDEN = 32
 
 
 def rows_of(task: str) -> list[dict[str, Any]]:
@@ -29,7 +31,7 @@ def inputs_of(task: str) -> list[Any]:
     return [VECTORS / "images" / f"{row['name']}.png" for row in rows_of(task)]
 
 
-@pytest.fixture(scope="module", params=["text-fp32", "text-int8", "image-fp32", "image-int8"])
+@pytest.fixture(scope="module", params=["text-fp32", "text-int8", "text-4bit", "image-fp32", "image-int8"])
 def bundle(request: pytest.FixtureRequest) -> str:
     if request.param.startswith("image"):
         pytest.importorskip("PIL")
@@ -38,7 +40,7 @@ def bundle(request: pytest.FixtureRequest) -> str:
 
 def test_answers_are_those_of_the_run_and_of_the_int8_graph(bundle: str) -> None:
     task, precision = bundle.split("-")
-    answered = "run" if precision == "fp32" else "int8"
+    answered = "run" if precision == "fp32" else precision
     rationalizer = Rationalizer.load(VECTORS / "bundles" / bundle, threads=1)
     band = rationalizer.manifest.fields["near_ties"]["width"]
     found = rationalizer.predict_rows(inputs_of(task), batch_size=1)
@@ -61,7 +63,7 @@ def test_answers_are_those_of_the_run_and_of_the_int8_graph(bundle: str) -> None
 
 def test_predictions_are_those_of_the_rows(bundle: str) -> None:
     task, precision = bundle.split("-")
-    answered = "run" if precision == "fp32" else "int8"
+    answered = "run" if precision == "fp32" else precision
     predictions = Rationalizer.load(VECTORS / "bundles" / bundle, threads=1)(inputs_of(task))
 
     for row, prediction in zip(rows_of(task), predictions, strict=True):
@@ -74,12 +76,20 @@ def test_predictions_are_those_of_the_rows(bundle: str) -> None:
             assert all(span["text"] == row["text"][span["start"] : span["end"]] for span in prediction.rationale)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("precision", ["fp32", "int8", "4bit"])
 def test_ids_and_offsets(precision: str) -> None:
     encoded = Rationalizer.load(VECTORS / "bundles" / f"text-{precision}", threads=1).encode(inputs_of("text"))
     for row, found in zip(rows_of("text"), encoded, strict=True):
         assert found.ids == row["ids"], row["name"]
         assert [list(offset) for offset in found.offsets] == row["offsets"], row["name"]
+
+
+def test_the_4_bit_bundle_looks_words_up_in_half_bytes() -> None:
+    """Otherwise it would only be another int8 bundle."""
+    graph = onnx.load(VECTORS / "bundles" / "text-4bit" / "model.onnx").graph
+    (table,) = [tensor for tensor in graph.initializer if tensor.dims and tensor.dims[0] > 2048 and tensor.dims[1] > 2]
+    assert list(table.dims) == [2428, HIDDEN // 2]
+    assert table.data_type == onnx.TensorProto.INT8
 
 
 def test_pixels() -> None:

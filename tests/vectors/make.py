@@ -1,4 +1,4 @@
-"""Make the vectors: four bundles, and what the run and the int8 graph answer to nasty inputs.
+"""Make the vectors: five bundles, and what the runs and the int8 graphs answer to nasty inputs.
 
     python tests/vectors/make.py --tokenizer ../shared/models/all-MiniLM-L6-v2/tokenizer.json
 
@@ -6,9 +6,11 @@ Every runtime reads the same files: Python (tests/runtime/test_vectors.py), Node
 (benchmarks/aarch64.py). A new run gives other bundles and other answers, so all files are written together.
 
     bundles/{text,image}-{fp32,int8}/    as `rekd-edge export` writes them
+    bundles/text-4bit/                   int8 too, of a run with a local generator and word embeddings in 4 bits
     images/NAME.png                      the inputs of the image bundles; those of the text bundles stand in text.json
     {text,image}.json                    for every input: ids and offsets (text) or a digest of the pixels (image), and
-                                         margins, masks, logits and labels of the run and of the int8 graph
+                                         margins, masks, logits and labels of the run, of the int8 graph and (text)
+                                         of the one with 4 bits
 
 Offsets count Unicode code points. Margins of positions that are no features are left out.
 """
@@ -51,6 +53,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "text": {"data.train_limit": 2000, "data.eval_limit": 400, "data.max_length": 64, "epochs": 6},
     "image": {"data.image_size": 32, "epochs": 12},
 }
+FOUR_BITS: dict[str, Any] = {
+    "generator": "local", "round_embeddings": 4, "control": None, "warm_start": False, "data.train_limit": 600, "data.eval_limit": 200, "epochs": 4,
+}  # fmt: skip
 RECIPES = {"text": "planted", "image": "digits"}
 
 
@@ -69,11 +74,20 @@ def main() -> None:
         write_backbones(Path(folder), tokenizer)
         for task, recipe in RECIPES.items():
             run = Path(folder, f"{task}-run")
-            backbone = {"backbone": str(Path(folder, task)), "learning_rate": 3e-3}
-            train(load_config(recipe, {**SETTINGS[task], **backbone}), run)
+            settings = {**SETTINGS[task], "backbone": str(Path(folder, task)), "learning_rate": 3e-3}
+            train(load_config(recipe, settings), run)
             for precision in ("fp32", "int8"):
                 export_bundle(run, HERE / "bundles" / f"{task}-{precision}", precision=precision)
+
+            if task == "text":
+                make_four_bits(settings, Path(folder, "text-4bit-run"))
             write_answers(task, run)
+
+
+def make_four_bits(settings: dict[str, Any], run: Path) -> None:
+    """The bundle whose word embeddings take 4 bits."""
+    train(load_config(RECIPES["text"], {**settings, **FOUR_BITS}), run)
+    export_bundle(run, HERE / "bundles" / "text-4bit", precision="int8")
 
 
 def write_backbones(folder: Path, tokenizer: Tokenizer) -> None:
@@ -117,7 +131,7 @@ def write_images() -> None:
 
 
 def write_answers(task: str, run: Path) -> None:
-    """`TASK.json`: the inputs, how they enter the graph, and what the run and the int8 graph say."""
+    """`TASK.json`: the inputs, how they enter the graph, and what the run and the int8 graphs say."""
     bundle = HERE / "bundles" / f"{task}-int8"
     rationalizer = Rationalizer.load(bundle, threads=1)
     inputs: Sequence[Any] = list(TEXTS.values())
@@ -129,6 +143,9 @@ def write_answers(task: str, run: Path) -> None:
         "run": torch_answers(RationaleModel.from_pretrained(run), feeds),
         "int8": graph_answers(bundle / "model.onnx", feeds),
     }
+    if task == "text":
+        answers["4bit"] = graph_answers(bundle.with_name("text-4bit") / "model.onnx", feeds)
+
     entering = text_inputs(rationalizer) if task == "text" else image_inputs(rationalizer)
     rows = [
         {**row, **{name: answer(given, i, row.get("ids"), rationalizer) for name, given in answers.items()}}
