@@ -83,6 +83,24 @@ def test_a_token_changes_margins_within_the_reach_alone(
     assert (moved - place).abs().max() <= reach
 
 
+@settings(max_examples=25, deadline=None)
+@given(place=st.integers(1, TOKENS - 2), seed=st.integers(0, 2**16))
+def test_whole_words_add_the_rest_of_a_word_to_the_reach(place: int, seed: int, make_local: MakeLocal) -> None:
+    model = make_local("bert", layers=2)
+    model.starts_word = torch.arange(model.predictor.encoder.config.vocab_size) % 3 != 0
+    ids = torch.randint(4, 50, (1, TOKENS), generator=torch.Generator().manual_seed(seed))
+    ids[0, 0], ids[0, -1] = CLS, SEP
+    changed = ids.clone()
+    changed[0, place] = 4 + (ids[0, place] - 4 + 3) % 45  # another piece that begins a word if this one does
+
+    moved = (margins(model, ids) != margins(model, changed))[0].nonzero()[:, 0].tolist()
+
+    words = model.starts_word[ids[0]].cumsum(0).tolist()
+    near = {words[i] for i in range(1, TOKENS - 1) if abs(i - place) <= 3}
+    assert place in moved
+    assert {words[i] for i in moved} <= near
+
+
 def test_the_reach_is_used_to_its_end(make_local: MakeLocal) -> None:
     model = make_local("bert", layers=3)
     ids = torch.arange(5, 5 + TOKENS)[None] % 45 + 4
