@@ -95,7 +95,8 @@ def main() -> None:
         row["times_ours"] = round(row["processor_ms"] / rows[0]["processor_ms"], 2)
         say(f"{name}: {row['p50_ms']:.1f} ms, {row['times_ours']} times ours")
 
-    write_results("explainers", rows, summary=summary(rows))
+    name = "explainers" if len(arguments.generator) > 1 else f"explainers-{arguments.generator[0]}"
+    write_results(name, rows, summary=summary(rows))
 
 
 def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
