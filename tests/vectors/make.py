@@ -54,8 +54,14 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "image": {"data.image_size": 32, "epochs": 12},
 }
 FOUR_BITS: dict[str, Any] = {
-    "generator": "local", "round_embeddings": 4, "control": None, "warm_start": False, "data.train_limit": 600, "data.eval_limit": 200, "epochs": 4,
-}  # fmt: skip
+    "generator": "local",
+    "round_embeddings": 4,
+    "control": None,
+    "warm_start": False,
+    "data.train_limit": 600,
+    "data.eval_limit": 200,
+    "epochs": 4,
+}
 RECIPES = {"text": "planted", "image": "digits"}
 
 
