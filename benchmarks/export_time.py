@@ -69,9 +69,9 @@ def main() -> None:
 def timed(name: str, stage: Callable[..., Any], seconds: dict[str, float]) -> Callable[..., Any]:
     """The stage, which notes its processor seconds."""
 
-    def run(*arguments: Any) -> Any:
+    def run(*arguments: Any, **named: Any) -> Any:
         start = time.process_time()
-        result = stage(*arguments)
+        result = stage(*arguments, **named)
         seconds[name] = round(time.process_time() - start, 2)
         return result
 
