@@ -330,7 +330,7 @@ def package(
 
 def _measured_on_the_bundle(folder: Path, prepared: Prepared, coverage: float | None) -> dict[str, Any]:
     """`reference`: what it decides on validation data, for `monitor`; `conformal`: from where on it knows an answer."""
-    rationalizer = Rationalizer.load(folder, verify=False)
+    rationalizer = Rationalizer.load(folder, threads=1, verify=False)
     fields: dict[str, Any] = {}
 
     if (unseen := prepared.unseen) is not None:
