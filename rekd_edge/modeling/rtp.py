@@ -31,7 +31,7 @@ from rekd_edge.modeling.model import (
 from rekd_edge.modeling.selection import NEVER_SELECTED, mean_over_units
 from rekd_edge.modeling.towers import Predictor
 
-__all__ = ["RTPModel", "RTPOutput", "RTPSelection", "class_scores", "marc_evidence", "of_class"]
+__all__ = ["RTPModel", "RTPOutput", "RTPSelection", "class_scores", "marc_evidence", "of_class", "random_shares"]
 
 SIGMA = 3.0
 """σ of a fresh model, and where the regulariser holds it."""
@@ -60,6 +60,8 @@ class RTPOutput(RationaleOutput):
     """[batch, classes] of λ x + (1 - λ) b; None where no class was to be explained."""
     complement_logits: Tensor | None = None
     """[batch, classes] of (1 - λ) x + λ b."""
+    blended_logits: Tensor | None = None
+    """[batch, classes] of the shares that were given, from this model itself; None where none were."""
 
 
 class BlendedPredictor(Predictor):
@@ -131,6 +133,7 @@ class RTPModel(RationaleModel):
         fixed_masks: bool = False,
         explained: Tensor | None = None,
         freeze_class_head: bool = True,
+        shares: Tensor | None = None,
     ) -> RTPOutput:
         """Classify and score; nothing is sampled, so what the base class takes beyond the text has no effect.
 
@@ -144,6 +147,8 @@ class RTPModel(RationaleModel):
             fixed_masks: what scores the tokens learns nothing.
             explained: class ids int64 [batch], whose rationale and complement a frozen copy of this model classifies.
             freeze_class_head: the copy's class head learns nothing from that either.
+            shares: floats [batch, features]: how much of each token stays in a blend that this model itself classifies
+                too, and learns from; special tokens stay whole.
         """
         assert input_ids is not None
         selection = self.select(input_ids, attention_mask)
@@ -161,14 +166,24 @@ class RTPModel(RationaleModel):
         mask = self.deterministic_mask(margin, selection)
         output = RTPOutput(selection.class_logits, mask, margin, selection=selection)
 
+        if shares is not None:
+            _, special = self.feature_positions(input_ids, attention_mask)
+            visible = shares * selection.feature + special
+            blended = self.predictor(input_ids, visible, padding_bias(attention_mask))
+            output = replace(output, blended_logits=blended.float())
+
         if explained is None:
             return output
 
         share = of_class(class_scores(selection), explained)  # [batch, features]
-        shares = [share, (1 - share) * selection.feature]
-        logits = self._frozen(input_ids, attention_mask, torch.cat(shares), freeze_class_head)
+        both = [share, (1 - share) * selection.feature]
+        logits = self._frozen(input_ids, attention_mask, torch.cat(both), freeze_class_head)
 
         return replace(output, rationale_logits=logits[0], complement_logits=logits[1])
+
+    def draw_noise(self, rows: int, features: int, generator: torch.Generator) -> Tensor:
+        """Uniform numbers [rows, features, 2] for blends at random (`random_shares`)."""
+        return torch.rand((rows, features, 2), device=generator.device, generator=generator)
 
     def select(self, inputs: Tensor, attention_mask: Tensor | None, sampling: Sampling | None = None) -> RTPSelection:
         """Class logits, and evidence of each token for each class; masks are not sampled."""
@@ -296,6 +311,17 @@ def marc_evidence(sigma: Tensor, weight: Tensor, feature: Tensor, reading: str =
 def class_scores(selection: RTPSelection) -> Tensor:
     """λ = sigmoid(e), [batch, features, classes]; 0 where a position is not a feature."""
     return torch.sigmoid(selection.evidence) * selection.feature[..., None]
+
+
+def random_shares(noise: Tensor, least: float) -> Tensor:
+    """Floats [batch, features] of 0 and 1: each token stays with a chance that a text draws between `least` and 1.
+
+    Args:
+        noise: uniform in [0, 1), [batch, features, 2]; the second number of a text's first position draws its chance.
+        least: 0 to 1.
+    """
+    chance = least + (1 - least) * noise[:, :1, 1]  # [batch, 1]
+    return (noise[..., 0] < chance).float()
 
 
 def of_class(values: Tensor, classes: Tensor) -> Tensor:

@@ -133,6 +133,14 @@ class RationaleTrainer(Trainer):
         dev = [entry[figure] for entry in read_state(checkpoint)["log_history"] if figure in entry]
         return bool(dev) and len(dev) - 1 - dev.index(best(dev)) >= config.early_stopping
 
+    def _determine_best_metric(self, *args: Any, **kwargs: Any) -> bool:
+        """Whether these weights are the best so far; those of a stage in which a method has yet to begin never are."""
+        config = self.context.config
+        has_begun = getattr(method_of(config.method).training(), "has_begun", None)
+        if has_begun is not None and not has_begun(self.state.epoch, config):
+            return False
+        return super()._determine_best_metric(*args, **kwargs)
+
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         """Save, and seal the checkpoint when all processes have written their part."""
         checkpoint = self.checkpoints / f"checkpoint-{self.state.global_step}"

@@ -17,7 +17,7 @@ from rekd_edge.modeling import RationaleConfig, RationaleModel
 from rekd_edge.modeling.encoders import encoder_from_backbone
 from rekd_edge.modeling.encoders.backbones import load_backbone
 from rekd_edge.modeling.masking import padding_bias
-from rekd_edge.modeling.rtp import RTPModel, RTPOutput, class_scores, marc_evidence, of_class
+from rekd_edge.modeling.rtp import RTPModel, RTPOutput, class_scores, marc_evidence, of_class, random_shares
 
 PAD, CLS, SEP = {"bert": 0, "roberta": 1}, 2, 3
 FAMILIES = pytest.mark.parametrize("family", ["bert", "roberta"])
@@ -176,6 +176,43 @@ def test_the_copys_class_head_may_learn(make_rtp: Callable[..., RTPModel], make_
     assert found["predictor.classifier.1.weight"] > 0
     assert all(value == 0.0 for name, value in found.items() if name.startswith("predictor.encoder"))
     assert model.predictor.training
+
+
+def test_the_model_learns_from_the_blends_that_it_is_given(
+    make_rtp: Callable[..., RTPModel], make_batch: Callable
+) -> None:
+    model, batch = make_rtp().train(), make_batch("bert")
+    shares = torch.rand(batch["input_ids"].shape, generator=torch.Generator().manual_seed(0))
+    output: RTPOutput = model(**batch, fixed_masks=True, shares=shares)
+    feature = output.selection.feature
+    special = (batch["input_ids"] == CLS) | (batch["input_ids"] == SEP)
+    visible = torch.where(special, 1.0, torch.where(feature, shares, 0.0))
+    expected = model.predictor(batch["input_ids"], visible, padding_bias(batch["attention_mask"]))
+    torch.testing.assert_close(output.blended_logits, expected)
+
+    assert output.blended_logits is not None
+    output.blended_logits.square().sum().backward()
+    assert model.predictor.classifier[1].weight.grad.abs().sum() > 0
+    assert model.predictor.encoder.embedding.weight.grad.abs().sum() > 0
+    assert model.token_head.weight.grad is None
+    assert model(**batch).blended_logits is None
+
+
+def test_shares_at_random_keep_between_the_least_and_all() -> None:
+    random = torch.Generator().manual_seed(0)
+    noise = torch.rand((4000, 50, 2), generator=random)
+    kept = random_shares(noise, 0.2).mean(dim=1)  # a chance uniform in [0.2, 1), then 50 draws
+    assert set(random_shares(noise, 0.2).unique().tolist()) == {0.0, 1.0}
+    assert float(kept.mean()) == pytest.approx(0.6, abs=0.015)
+    assert float(kept.var()) == pytest.approx(0.8**2 / 12 + (0.6 * 0.4 - 0.8**2 / 12) / 50, rel=0.06)
+    assert random_shares(noise, 1.0).all()
+
+
+def test_noise_is_uniform(make_rtp: Callable[..., RTPModel]) -> None:
+    noise = make_rtp().draw_noise(3, 2000, torch.Generator().manual_seed(0))
+    assert noise.shape == (3, 2000, 2)
+    assert 0 <= float(noise.min()) < 0.01 < 0.99 < float(noise.max()) < 1
+    assert float(noise.mean()) == pytest.approx(0.5, abs=0.01)
 
 
 @given(extra=st.integers(0, 10), reading=st.sampled_from(["sender", "receiver"]))

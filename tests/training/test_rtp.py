@@ -169,8 +169,10 @@ def test_settings_are_a_section_of_a_recipe() -> None:
 class InterruptAfter(TrainerCallback):
     def __init__(self, epoch: int) -> None:
         self.epoch = epoch
+        self.best: str | None = None
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.best = state.best_model_checkpoint
         if round(state.epoch) == self.epoch:
             raise KeyboardInterrupt
 
@@ -198,8 +200,10 @@ def test_an_interrupted_run_resumes_to_the_same_weights(
     epoch: int, quick_run: Path, settings: Callable, tmp_path: Path
 ) -> None:
     config, output = settings("text", "rtp", **QUICK), tmp_path / "run"
+    interrupt = InterruptAfter(epoch)
     with pytest.raises(KeyboardInterrupt):
-        train(config, output, callbacks=lambda _: [InterruptAfter(epoch)])
+        train(config, output, callbacks=lambda _: [interrupt])
+    assert (interrupt.best is None) == (epoch == 1)  # the warm-up, of which nothing may be chosen
     train(config, output, resume=True)
     ours, theirs = (load_file(folder / "model.safetensors") for folder in (output, quick_run))
     assert ours.keys() == theirs.keys()

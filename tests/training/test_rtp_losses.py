@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -144,6 +145,8 @@ class Scene:
             complement_logits=self.complement,
         )
         self.feature, self.settings = feature, settings
+        self.noise = torch.rand(3, 6, 2, generator=random)
+        self.blended = torch.randn(3, 3, generator=random, dtype=torch.float64).requires_grad_()
         self.taught: dict[str, torch.Tensor] = {}
 
     def terms(self, progress: float, **changes: Any) -> Terms:
@@ -154,12 +157,15 @@ class Scene:
 
         def model(**given: Any) -> RTPOutput:
             self.asked = given
+            blended = self.blended if "shares" in given else None
             if "explained" not in given:
-                return RTPOutput(self.logits, self.feature, torch.zeros(3, 6), selection=self.output.selection)
-            return self.output
+                plain = RTPOutput(self.logits, self.feature, torch.zeros(3, 6), selection=self.output.selection)
+                return replace(plain, blended_logits=blended)
+            return replace(self.output, blended_logits=blended)
 
         batch = {"input_ids": torch.zeros(3, 6), "labels": self.labels, **self.taught}
-        return rtp.objective(model, batch, Moment(1.7, progress), context)  # type: ignore[arg-type]
+        moment = Moment(1.7, progress, noise=self.noise)
+        return rtp.objective(model, batch, moment, context)  # type: ignore[arg-type]
 
 
 def test_the_loss_is_the_published_weighted_sum() -> None:
@@ -208,6 +214,48 @@ def test_the_first_epochs_classify_alone() -> None:
         assert scene.asked["fixed_masks"] is True
     for progress in (0.5, 0.1 + 0.2 + 0.2, 1.0):
         assert "rationale" in scene.terms(progress)
+
+
+@pytest.mark.parametrize("progress", [0.2, 1.0])
+def test_a_text_blended_at_random_is_classified_too(progress: float) -> None:
+    plain = Scene().terms(progress, target_ratio=0.25)
+    assert "blended" not in plain
+
+    scene = Scene(lambda_blended=0.7)
+    terms = scene.terms(progress, target_ratio=0.25)
+    logits, noise = scene.blended.detach().numpy(), scene.noise.numpy()
+    softmax = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    expected = -np.log(softmax[range(3), scene.labels]).mean()
+    assert terms["blended"].item() == pytest.approx(expected, abs=1e-9)
+    assert (terms["loss"] - plain["loss"]).item() == pytest.approx(0.7 * expected, abs=1e-9)
+
+    (gradient,) = torch.autograd.grad(terms["loss"], scene.blended)
+    assert (gradient != 0).all()
+    for row in range(3):
+        chance = 0.25 + 0.75 * noise[row, 0, 1]
+        assert scene.asked["shares"][row].tolist() == [float(u < chance) for u in noise[row, :, 0]]
+
+
+def test_a_teacher_weighs_against_all_terms_of_the_students_own_loss() -> None:
+    """Blended texts are part of it: α times task and blend, in the warm-up."""
+    scene, random = Scene(lambda_blended=0.7), torch.Generator().manual_seed(1)
+    own = scene.terms(0.2)["loss"].item()
+    scene.taught = {
+        "teacher_selection_logits": torch.randn(3, 6, 1, 2, generator=random),
+        "teacher_logits": torch.randn(3, 1, 3, generator=random),
+        "teacher_mask": torch.ones(3, 6, 1),
+    }
+    zero, half = (scene.terms(0.2, alpha=alpha)["loss"].item() for alpha in (0.0, 0.5))
+    assert half == pytest.approx(0.5 * own + 0.5 * zero, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "teacher", "begun"),
+    [(1, None, False), (2, None, False), (2.5, None, True), (3, None, True), (1, "a", True)],
+)
+def test_an_epoch_of_the_warm_up_is_no_candidate(epochs: float, teacher: str | None, begun: bool) -> None:
+    config = TrainingConfig(method="rtp", epochs=4, teacher=teacher, options=rtp.Settings(warmup_epochs=2))
+    assert rtp.has_begun(epochs, config) is begun
 
 
 def test_contiguity_is_that_of_the_labels_mask() -> None:

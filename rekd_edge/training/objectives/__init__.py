@@ -5,6 +5,7 @@ A module has `objective(model, batch, moment, context) -> Terms`, and where its 
     Settings      a dataclass, the method's own section of a recipe (`--set plmr.temperature=1`)
     prepare       (config, data, preprocessing) -> config, for settings that are taken from data or backbone
     dev_terms     (predictions, context) -> {name: value}, added to the dev loss that selects the epoch
+    has_begun     (epochs, config) -> bool, false in a warm-up, of which no epoch is chosen
 """
 
 from __future__ import annotations

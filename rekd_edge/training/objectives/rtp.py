@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rekd_edge.errors import InputError
-from rekd_edge.modeling.rtp import SIGMA, RTPOutput, class_scores, of_class
+from rekd_edge.modeling.rtp import SIGMA, RTPOutput, class_scores, of_class, random_shares
 from rekd_edge.settings import NotNegative, Section
 from rekd_edge.training import losses
 from rekd_edge.training.configuration import TrainingConfig
@@ -22,7 +22,16 @@ from rekd_edge.training.objectives.distillation import distilled, has_teachers
 if TYPE_CHECKING:
     from rekd_edge.training.inference import Predictions
 
-__all__ = ["Settings", "complement_loss", "dev_terms", "objective", "prepare", "rationale_loss", "regulariser"]
+__all__ = [
+    "Settings",
+    "complement_loss",
+    "dev_terms",
+    "has_begun",
+    "objective",
+    "prepare",
+    "rationale_loss",
+    "regulariser",
+]
 
 STEP = 1e-6
 """Tolerance, in epochs, for the rounding of `Moment.progress`."""
@@ -34,6 +43,8 @@ class Settings(Section):
 
     Small encoders without pretraining saturate the mask of the class that an empty text is given, unless the heads
     learn faster (`head_learning_rate` ten times the encoder's) and the label's mask costs more (`rtp.lambda_label=1`).
+    Hundreds of steps instead of thousands need `rtp.lambda_blended=1`, `rtp.lambda_label=5` and `rtp.smoothness=mean`
+    (docs/methods.md).
     """
 
     section = "rtp"
@@ -53,6 +64,10 @@ class Settings(Section):
     """Weight of: the rationale of the label predicts it."""
     lambda_complement: NotNegative = 2.5
     """Weight of: what is left without the rationale does not."""
+    lambda_blended: NotNegative = 0.0
+    """Weight of: a text of which words drawn at random are turned to padding, in any number down to the target ratio,
+    predicts the label, in the warm-up too. 0 is the paper's; short training needs it, or the model cannot read its own
+    rationales."""
     lambda_regulariser: NotNegative = 1.5
     """Weight of all terms below."""
     lambda_l1: NotNegative = 0.001
@@ -102,10 +117,17 @@ def objective(model: nn.Module, batch: dict[str, Tensor], moment: Moment, contex
     if warm:  # what scores the tokens has no part in it
         explained = {"fixed_masks": not has_teachers(batch, context)}
 
+    if own.lambda_blended and moment.noise is not None:
+        explained["shares"] = random_shares(moment.noise, config.target_ratio or 0.0)
+
     output: RTPOutput = model(**inputs_of(batch), **explained)
     selection = output.selection
     task = losses.task_loss(output.logits, labels)
     terms = {"loss": task, "task": task}
+
+    if output.blended_logits is not None:
+        terms["blended"] = losses.task_loss(output.blended_logits, labels)
+        terms["loss"] = task + own.lambda_blended * terms["blended"]
 
     if output.rationale_logits is not None and output.complement_logits is not None:
         scores = class_scores(selection)
@@ -113,7 +135,7 @@ def objective(model: nn.Module, batch: dict[str, Tensor], moment: Moment, contex
         terms["complement"] = complement_loss(output.complement_logits, labels)
         terms["regulariser"] = regulariser(scores, selection.sigma, selection.feature, labels, own)
         terms["loss"] = (
-            task
+            terms["loss"]
             + own.lambda_rationale * terms["rationale"]
             + own.lambda_complement * terms["complement"]
             + own.lambda_regulariser * terms["regulariser"]
@@ -193,8 +215,13 @@ def regulariser(scores: Tensor, sigma: Tensor, feature: Tensor, labels: Tensor, 
     return each.mean()
 
 
+def has_begun(epochs: float, config: TrainingConfig) -> bool:
+    """Whether rationales were learnt in the last of so many epochs: what a run ends with is no epoch of the warm-up."""
+    return bool(config.teacher) or epochs > config.options.warmup_epochs + STEP
+
+
 def dev_terms(predictions: Predictions, context: Context) -> dict[str, float]:
-    """Cross-entropy from the rationale alone: without it an epoch of the warm-up could win."""
+    """Cross-entropy from the rationale alone, which the task loss says nothing of."""
     assert predictions.rationale_logits is not None
     logits, labels = torch.from_numpy(predictions.rationale_logits), torch.from_numpy(predictions.labels)
     return {"rationale_loss": float(losses.task_loss(logits, labels))}
