@@ -130,7 +130,8 @@ class Mutations:
     def run_until_one_fails(self, items: list[pytest.Item], module: str, source: str, writer: int) -> NoReturn:
         """The child: it never returns."""
         try:
-            replace_in_place(sys.modules[Finder(Path(module), "").name], source)
+            # most objectives are imported only when they are asked for
+            replace_in_place(importlib.import_module(Finder(Path(module), "").name), source)
             for place, (item, following) in enumerate(zip(items, [*items[1:], None], strict=True)):
                 item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
                 if self.failed:
