@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 from rekd_edge.data import DataSource, Examples
 from rekd_edge.errors import InputError
 from rekd_edge.settings import shown
+from rekd_edge.training.defaults import words_of
 
 __all__ = ["Facts", "look_at"]
 
@@ -21,8 +21,6 @@ LEAST_OF_A_LABEL = 20
 """Training examples of the rarest label below which nothing honest can be said."""
 IMBALANCED = 4.0
 """The most frequent label over the rarest from which it is worth a sentence."""
-SAMPLED = 5000
-"""Texts whose length is measured, at most."""
 NOT_WORDS = re.compile(r"[\W_]+")
 
 
@@ -100,7 +98,7 @@ def look_at(data: DataSource) -> Facts:
         task=data.task,
         rows={name: len(examples) for name, examples in data.splits.items()},
         labels=present,
-        words=_words(train) if data.task == "text" else None,
+        words=words_of(train) if data.task == "text" else None,
         empty=sum(not str(text).strip() for examples in data.splits.values() for text in examples.inputs)
         if data.task == "text"
         else 0,
@@ -123,14 +121,3 @@ def _fingerprint(content: str | bytes) -> str:
         else content
     )
     return hashlib.blake2b(raw, digest_size=16).hexdigest()
-
-
-def _words(examples: Examples) -> tuple[int, int]:
-    step = max(1, len(examples) // SAMPLED)
-    lengths = [len(str(examples.inputs[i]).split()) for i in range(0, len(examples), step)]
-    return int(np.median(lengths)), int(np.percentile(lengths, 90))
-
-
-def most_frequent(labels: np.ndarray) -> float:
-    """Accuracy of the most frequent label."""
-    return Counter(labels.tolist()).most_common(1)[0][1] / len(labels)

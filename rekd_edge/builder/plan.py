@@ -7,24 +7,27 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from rekd_edge.builder.facts import Facts
 from rekd_edge.modeling.encoders.backbones import backbone_config
+from rekd_edge.training.defaults import (
+    BATCH,
+    IMAGE_SIZE,
+    MOST_EPOCHS,
+    RATIO,
+    Profile,
+    learning_settings,
+    tokens_of,
+)
 
 __all__ = ["Plan", "make_plan"]
 
 QUICK_HOURS = 0.2
 DEFAULT_HOURS = 2.0
-BATCH = 32
-PIECES_PER_WORD = 1.3
-LEAST_STEPS, MOST_EPOCHS = 150, 12
-"""A student that takes fewer steps has seen nothing; one that sees a few rows more often learns them by heart."""
+LEAST_STEPS = 150
+"""A student that takes fewer has seen nothing."""
 STUDENT_LAYERS = {"text": 2, "image": 6}
 TEACHER_LAYERS = {"text": 3, "image": 9}
 GENERATOR_LAYERS = {"text": 1, "image": 2}
-RATIO = {"text": 0.10, "image": 0.15}
-IMAGE_SIZE = 96
 SHORTEST = 48
 """Texts are not cut below this many tokens to save time."""
 EFFICIENCY = 0.3
@@ -71,33 +74,17 @@ def make_plan(facts: Facts, spec: str, backbone: str, hours: float, data: dict[s
 
     rows = facts.rows["train"]
     steps, rows_used = _steps(rows, hours * 3600, a_step, teacher / student)
-    epochs = max(1, round(steps / max(1, rows_used / BATCH)))
-    pretrained = not backbone.startswith("random:")
+    words = None if facts.words is None else facts.words[1]
+    profile = Profile(facts.task, rows_used, len(facts.labels), words, "random:" not in backbone)
+    chosen = learning_settings(profile, steps)
+    epochs = chosen.settings["epochs"]
 
     settings = {
         "data.spec": spec,
         **{f"data.{name}": value for name, value in (_size(facts, config, tokens) | data).items()},
         "backbone": backbone,
-        "target_ratio": RATIO[facts.task],
-        "initial_ratio": RATIO[facts.task],
-        "mask_mode": "drop",
-        "batch_size": BATCH,
-        "learning_rate": 3e-4 if pretrained else 1e-3,
-        "head_learning_rate": 3e-3 if facts.task == "image" else 1e-3,
-        "adam_beta2": 0.95,
-        "lr_scheduler": "linear",
-        "warmup_ratio": 0.1,
-        "temperature_refresh": 10,
-        "warm_start": True,
-        "comparison_control": "descent",
-        "predictor_epochs": 1,
-        "control_epochs": max(1, epochs // 2),
-        "epochs": epochs,
+        **chosen.settings,
     }
-    if facts.task == "text":
-        settings |= {"pooling": "mean", "head_dropout": 0.1} | ({"freeze_embeddings": "all"} if pretrained else {})
-    else:
-        settings |= {"kd_temperature": 1.0}
     if rows_used < rows:
         settings["data.train_limit"] = rows_used
 
@@ -131,7 +118,7 @@ def _tokens(facts: Facts, config: Any) -> int:
         return (_side(config) // int(config.patch_size)) ** 2 + 1
 
     longest = int(getattr(config, "max_position_embeddings", 512))
-    return int(np.clip(16 * np.ceil((facts.words[1] * PIECES_PER_WORD + 2) / 16), 32, min(256, longest)))
+    return min(tokens_of(facts.words[1]), longest)
 
 
 def _affordable(tokens: int, seconds: Callable[[int], float], hours: float) -> int:
@@ -171,17 +158,17 @@ def _step(config: Any, tokens: int, layers: int, speed: float) -> float:
 
 
 def _operations_per_second() -> float:
-    """How fast this machine multiplies matrices now."""
+    """How fast this machine multiplies matrices when nothing else runs: by processor time, times its threads."""
     import torch
 
     one, other = torch.randn(1024, 384), torch.randn(384, 1536)
     best = 0.0
     for _ in range(30):
-        start = time.perf_counter()
+        start = time.process_time()
         one @ other
-        best = max(best, 2 * 1024 * 384 * 1536 / (time.perf_counter() - start))
+        best = max(best, 2 * 1024 * 384 * 1536 / max(time.process_time() - start, 1e-6))
 
-    return best
+    return best * torch.get_num_threads()
 
 
 def _memory(config: Any, tokens: int, layers: int) -> float:

@@ -9,12 +9,13 @@ from typing import Any
 
 import yaml
 
-from rekd_edge.builder.facts import look_at, most_frequent
+from rekd_edge.builder.facts import look_at
 from rekd_edge.builder.plan import DEFAULT_HOURS, QUICK_HOURS, make_plan
 from rekd_edge.data import DataSettings, load_data
 from rekd_edge.engines import EngineSettings
 from rekd_edge.errors import FailureError, InputError
 from rekd_edge.evaluate import evaluate
+from rekd_edge.evaluation import most_frequent
 from rekd_edge.evaluation.intervals import paired_difference
 from rekd_edge.export import export_bundle
 from rekd_edge.files import check_place, locked, read_json, write_json, write_text

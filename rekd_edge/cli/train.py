@@ -52,21 +52,35 @@ def train(
     }
     recipe = load_config(config, with_flags(parse_settings(settings), flags), strict=True)
 
-    from rekd_edge.progress import SPEAKS
+    from rekd_edge.progress import SPEAKS, say
+    from rekd_edge.training.defaults import choose
     from rekd_edge.training.display import TrainingDisplay
     from rekd_edge.training.processes import leave
     from rekd_edge.training.run import train as train_run
+    from rekd_edge.training.verdict import verdict
+
+    chosen = None
+    if config is None and recipe.spec and recipe.backbone:
+        recipe, chosen = choose(recipe, output if resume else None)
+        for sentence in chosen.why:
+            say(f"chosen: {sentence}")
 
     with goes_on("the same command with --resume"):
-        metrics = train_run(recipe, output, resume, lambda stage: [TrainingDisplay(stage)])
+        metrics = train_run(recipe, output, resume, lambda stage: [TrainingDisplay(stage)], chosen)
 
     leave()
     if not SPEAKS:
         return
 
+    found = verdict(metrics, recipe.method)
     if as_json:
         print_json(metrics)
+    else:
+        print_figures(metrics)
+
+    if not found.learnt:
+        say(found.sentence)
+    if as_json:
         return
 
-    print_figures(metrics)
     say_next(f"rekd-edge export {output} --output {output}-int8 --precision int8")

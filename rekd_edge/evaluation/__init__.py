@@ -5,6 +5,7 @@ from rekd_edge.evaluation.classification import (
     brier_score,
     classification_metrics,
     expected_calibration_error,
+    most_frequent,
     probabilities,
 )
 from rekd_edge.evaluation.conformal import conformal_promise, conformal_threshold, rows_needed
@@ -23,6 +24,7 @@ __all__ = [
     "flip_rate",
     "iou_f1",
     "mask_overlap",
+    "most_frequent",
     "overlap_across",
     "pairwise_overlap",
     "probabilities",

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import f1_score
 
-__all__ = ["brier_score", "classification_metrics", "expected_calibration_error", "probabilities"]
+__all__ = ["brier_score", "classification_metrics", "expected_calibration_error", "most_frequent", "probabilities"]
 
 BINS = 15
 """Equal-width confidence bins of the expected calibration error, as in Guo et al. (arXiv 1706.04599)."""
@@ -18,6 +18,11 @@ def classification_metrics(predicted: NDArray[np.integer], labels: NDArray[np.in
         "accuracy": float(np.mean(predicted == labels)),
         "macro_f1": float(f1_score(labels, predicted, average="macro")),
     }
+
+
+def most_frequent(labels: NDArray[np.integer]) -> float:
+    """Accuracy of whoever always says the most frequent of the label ids int [examples]."""
+    return float(np.bincount(labels).max() / len(labels))
 
 
 def probabilities(logits: NDArray[np.floating]) -> NDArray[np.float64]:

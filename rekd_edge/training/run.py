@@ -15,11 +15,13 @@ from transformers import TrainerCallback
 
 from rekd_edge.cards import run_card
 from rekd_edge.errors import InputError
+from rekd_edge.evaluation import most_frequent
 from rekd_edge.files import check_place, locked
 from rekd_edge.runs import RunFolder, begin, finish, reopen, source_digests, withdraw
 from rekd_edge.training.allocator import keep_freed_memory
 from rekd_edge.training.configuration import REMOVED, TrainingConfig, unused_by
 from rekd_edge.training.control import WARM, Comparison, begin_from, compare, given_controls, planned_controls
+from rekd_edge.training.defaults import Chosen
 from rekd_edge.training.processes import is_first, join, on_first, world
 from rekd_edge.training.stages import (
     Calibrated,
@@ -38,7 +40,11 @@ __all__ = ["train", "train_controls"]
 
 
 def train(
-    config: TrainingConfig, output: Path, resume: bool = False, callbacks: Callbacks = lambda stage: []
+    config: TrainingConfig,
+    output: Path,
+    resume: bool = False,
+    callbacks: Callbacks = lambda stage: [],
+    chosen: Chosen | None = None,
 ) -> dict[str, Any]:
     """Train one run and write its folder: `config.json`, `model.safetensors`, preprocessing, `training.json`,
     `metrics.json` and a model card.
@@ -50,6 +56,7 @@ def train(
         output: a new folder; until the run is finished it holds `checkpoints/` alone.
         resume: go on from the last checkpoint in `output`; a finished run is left as it is.
         callbacks: shows the progress of each stage (the controls by their names, then the method).
+        chosen: which of the settings were chosen by the data, and why, for the record.
 
     Returns:
         What `metrics.json` holds.
@@ -64,7 +71,7 @@ def train(
     on_first(lambda: check_place(output))
     with ExitStack() as held:
         on_first(lambda: held.enter_context(locked(output)))
-        return _train(config, RunFolder(output), resume, callbacks)
+        return _train(config, RunFolder(output), resume, callbacks, chosen=chosen)
 
 
 def train_controls(config: TrainingConfig, output: Path, callbacks: Callbacks = lambda stage: []) -> Comparison | None:
@@ -85,7 +92,12 @@ def train_controls(config: TrainingConfig, output: Path, callbacks: Callbacks = 
 
 
 def _train(
-    config: TrainingConfig, run: RunFolder, resume: bool, callbacks: Callbacks, start: RunFolder | None = None
+    config: TrainingConfig,
+    run: RunFolder,
+    resume: bool,
+    callbacks: Callbacks,
+    start: RunFolder | None = None,
+    chosen: Chosen | None = None,
 ) -> dict[str, Any]:
     """As `train`, with the output locked; `start` is a control whose weights the predictor begins with."""
     recipe, defaults = _as_json(config), REMOVED | _as_json(TrainingConfig())
@@ -101,7 +113,7 @@ def _train(
     made = on_first(lambda: begin(run, recipe, sources))
 
     try:
-        return _train_stages(prepared, given, start, sources, run, callbacks)
+        return _train_stages(prepared, given, start, sources, run, callbacks, chosen)
     except BaseException:
         if is_first():
             withdraw(run, made)
@@ -115,6 +127,7 @@ def _train_stages(
     sources: dict[str, Any],
     run: RunFolder,
     callbacks: Callbacks,
+    chosen: Chosen | None,
 ) -> dict[str, Any]:
     """The stages after `prepare`, in a folder that is begun."""
     controls = given or _provide_controls(prepared, run, callbacks)
@@ -128,11 +141,14 @@ def _train_stages(
     settled = settle(fitted, run, callbacks)
     calibrated = calibrate(fitted)
 
+    calibrated.metrics["majority_accuracy"] = most_frequent(prepared.data.split("validation").labels)
     if comparison is not None:
         calibrated.metrics["random_mask_accuracy"] = comparison.accuracy
 
     record = _record(prepared, comparison, fitted, settled, time.perf_counter() - started)
     record["teacher_sha256"] = sources["teacher"]
+    if chosen is not None:
+        record["chosen"] = asdict(chosen)
     on_first(lambda: _write(run, prepared, calibrated, record))
 
     return calibrated.metrics
