@@ -71,18 +71,34 @@ def look_at(data: DataSource) -> Facts:
     """Count what a data set holds.
 
     Raises:
-        InputError: there is no training split, or too few examples of a label.
+        InputError: there is no training or test split, there are too few examples of a label, or labels that differ by
+            case or spaces alone, or no text holds a word.
     """
     train = data.split("train")
+    if "test" not in data.splits:
+        raise InputError(
+            "The data has no test split to measure on; add one, or give all rows in a single file, which is split by "
+            "itself."
+        )
+
     counts = np.bincount(train.labels, minlength=len(data.label_names))
     present = {name: int(count) for name, count in zip(data.label_names, counts, strict=True)}
 
+    _refuse_alike(list(present))
     rarest = min(present, key=lambda name: present[name])
     if present[rarest] < LEAST_OF_A_LABEL:
         raise InputError(
             f"Only {present[rarest]} training examples have the label {shown(rarest)}, and {LEAST_OF_A_LABEL} are the "
             "least that a model can be measured on; add some, or leave the label out."
         )
+
+    empty = (
+        sum(not str(text).strip() for examples in data.splits.values() for text in examples.inputs)
+        if data.task == "text"
+        else 0
+    )
+    if empty == sum(map(len, data.splits.values())):
+        raise InputError("No text holds a word; name the column of the texts with --set data.text_column=….")
 
     prints = [_fingerprint(each) for each in _contents(train)]
     seen: dict[str, int] = {}
@@ -99,13 +115,23 @@ def look_at(data: DataSource) -> Facts:
         rows={name: len(examples) for name, examples in data.splits.items()},
         labels=present,
         words=words_of(train) if data.task == "text" else None,
-        empty=sum(not str(text).strip() for examples in data.splits.values() for text in examples.inputs)
-        if data.task == "text"
-        else 0,
+        empty=empty,
         duplicates=duplicates,
         contradictions=contradictions,
         leaks=sum(_fingerprint(each) in seen for examples in others for each in _contents(examples)),
     )
+
+
+def _refuse_alike(labels: list[str]) -> None:
+    """Refuse labels that were meant to be one."""
+    seen: dict[str, str] = {}
+    for label in labels:
+        key = label.strip().casefold()
+        if key in seen:
+            raise InputError(
+                f"The labels {shown(seen[key])} and {shown(label)} differ by case or spaces alone; make them one."
+            )
+        seen[key] = label
 
 
 def _contents(examples: Examples) -> Iterable[Any]:

@@ -25,6 +25,8 @@ QUICK_HOURS = 0.2
 DEFAULT_HOURS = 2.0
 LEAST_STEPS = 150
 """A student that takes fewer has seen nothing."""
+EVAL_ROWS = 1000
+"""Rows on which an epoch is judged, at most."""
 STUDENT_LAYERS = {"text": 2, "image": 6}
 TEACHER_LAYERS = {"text": 3, "image": 9}
 GENERATOR_LAYERS = {"text": 1, "image": 2}
@@ -87,6 +89,8 @@ def make_plan(facts: Facts, spec: str, backbone: str, hours: float, data: dict[s
     }
     if rows_used < rows:
         settings["data.train_limit"] = rows_used
+    if max(facts.rows.values()) > EVAL_ROWS and not {"eval_limit", "test_limit"} & data.keys():
+        settings["data.eval_limit"] = EVAL_ROWS
 
     grid = {
         "title": f"{spec}: a small explainable classifier",

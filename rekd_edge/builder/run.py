@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from rekd_edge.engines import EngineSettings
 from rekd_edge.errors import FailureError, InputError
 from rekd_edge.evaluate import evaluate
 from rekd_edge.evaluation import most_frequent
-from rekd_edge.evaluation.intervals import paired_difference
+from rekd_edge.evaluation.intervals import paired_difference, wilson_interval
 from rekd_edge.export import export_bundle
 from rekd_edge.files import check_place, locked, read_json, write_json, write_text
 from rekd_edge.progress import say
@@ -32,6 +32,12 @@ BACKBONES = {"text": "sentence-transformers/all-MiniLM-L6-v2", "image": "faceboo
 GRID, RUNS, BUNDLE, PAGE, SUMMARY = "grid.yaml", "sweep", "bundle", "report.html", "build.json"
 
 
+TEST_ROWS = 5000
+"""Test rows on which the end is measured, at most."""
+GOOD_GAIN, GOOD_LOSS = 8.0, 5.0
+"""Points above its control and below the classifier that a good student has, at least and at most."""
+
+
 @dataclass(frozen=True)
 class Built:
     """What came out."""
@@ -39,7 +45,7 @@ class Built:
     folder: Path
     rows: list[dict[str, Any]]
     """CLS, the student's bundle and its control on the test split: `name`, `n`, `accuracy`, `macro_f1` and
-    `rationale_ratio`; of the bundle also `size_bytes` and `milliseconds`."""
+    `rationale_ratio`, and the accuracy's 95 % Wilson `interval`; of the bundle also `size_bytes` and `milliseconds`."""
     verdict: str
     """Whether the student has learnt, in a sentence."""
     learnt: bool
@@ -109,10 +115,13 @@ def build(
             write_json(output / SUMMARY, asked)
             write_text(output / GRID, yaml.safe_dump(plan.grid, sort_keys=False, allow_unicode=True))
 
-        return _make(output, spec, given, facts.task)
+        if facts.rows["test"] > TEST_ROWS and given.test_limit is None and given.eval_limit is None:
+            given = replace(given, test_limit=TEST_ROWS)
+
+        return _make(output, spec, given)
 
 
-def _make(output: Path, spec: str, settings: DataSettings, task: str) -> Built:
+def _make(output: Path, spec: str, settings: DataSettings) -> Built:
     """Train, export, measure and show; what is there already is left as it is."""
     table = run_sweep(load_grid(str(output / GRID)), output / RUNS, EngineSettings("local", 1))
     if table["failed"]:
@@ -143,7 +152,9 @@ def _measure(output: Path, spec: str, settings: DataSettings, student: Path, cla
         "control (random)": _control(student),
     }.items():
         found = evaluate(path, spec, settings)
-        rows.append({"name": name, **{key: found[key] for key in ("n", "accuracy", "macro_f1", "rationale_ratio")}})
+        interval = wilson_interval(round(found["accuracy"] * found["n"]), found["n"])
+        figures = {key: found[key] for key in ("n", "accuracy", "macro_f1", "rationale_ratio")}
+        rows.append({"name": name, **figures, "interval": [interval.low, interval.high]})
 
     rows[1] |= {"size_bytes": bench["size_bytes"], "milliseconds": bench["latency_ms"]["p50"]}
     return rows
@@ -168,9 +179,16 @@ def _verdict(
 
     if gain.low > 0 and rows[1]["accuracy"] > majority:
         below = 100 * (rows[0]["accuracy"] - rows[1]["accuracy"])
+        good = 100 * gain.value >= GOOD_GAIN and below <= GOOD_LOSS
         return (
             f"The student has learnt: {points} above its control on {len(examples):,} test rows, and {below:.1f} "
-            "points below the classifier that sees everything.",
+            "points below the classifier that sees everything."
+            + (
+                ""
+                if good
+                else f" A good one is at least {GOOD_GAIN:.0f} above and at most {GOOD_LOSS:.0f} below, so this one is "
+                "not good yet: give it more rows or more time (--hours)."
+            ),
             True,
         )
 

@@ -126,12 +126,13 @@ def print_built(built: Built) -> None:
     from rekd_edge.progress import SafeConsole
 
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for name in ("test", "accuracy", "macro-F1", "rationale", "MB", "ms"):
+    for name in ("test", "accuracy", "95 %", "macro-F1", "rationale", "MB", "ms"):
         table.add_column(name, justify="left" if name == "test" else "right", no_wrap=True)
     for row in built.rows:
         table.add_row(
             row["name"],
             f"{row['accuracy']:.3f}",
+            "{:.2f} to {:.2f}".format(*row["interval"]),
             f"{row['macro_f1']:.3f}",
             f"{row['rationale_ratio']:.0%}",
             f"{row['size_bytes'] / 1e6:.1f}" if "size_bytes" in row else "",

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,6 +22,9 @@ from rekd_edge.errors import InputError
 from rekd_edge.progress import say
 from rekd_edge.settings import shown
 
+if TYPE_CHECKING:
+    from datasets import Dataset
+
 __all__ = ["load_data"]
 
 BUILTIN: dict[str, Callable[[int], DataSource]] = {"builtin:digits": digits, "builtin:planted": planted}
@@ -35,7 +39,8 @@ def load_data(spec: str, settings: DataSettings) -> DataSource:
 
     Args:
         spec: `imdb`, `cifar10`, `cifar100` or another `owner/name` on the Hub; a folder of
-            `{train,validation,test}.{parquet,csv,jsonl}` or of images; a single such file, which is split in three;
+            `{train,validation,test}.{parquet,csv,jsonl}` or of images; a single such file, or a folder of images
+            without splits, which is split in three;
             `eraser:FOLDER`; `builtin:digits` or `builtin:planted`.
         settings: columns, limits and seed.
 
@@ -67,9 +72,11 @@ def _load(spec: str, settings: DataSettings) -> DataSource:
 
     place = Path(spec).expanduser()
     if spec and place.is_dir():
-        return source_from_tables(folder_tables(place), settings)
+        tables = folder_tables(place)
+        split = tables.keys() <= set(SPLITS)
+        return source_from_tables(tables, settings) if split else _split_in_three(tables, settings)
     if place.is_file():
-        return _of_one_file(place, settings)
+        return _split_in_three({place.name: file_table(place)}, settings)
     if spec in HUB_NAMES or re.fullmatch(r"\w[\w.-]*/[\w.-]+", spec):
         return source_from_tables(hub_tables(spec), settings)
 
@@ -80,16 +87,16 @@ def _load(spec: str, settings: DataSettings) -> DataSource:
     )
 
 
-def _of_one_file(path: Path, settings: DataSettings) -> DataSource:
-    """A file's rows, of which a share of every label is set aside for the test."""
-    source = source_from_tables({path.name: file_table(path)}, settings)
-    (rows,) = source.splits.values()
+def _split_in_three(table: dict[str, Dataset], settings: DataSettings) -> DataSource:
+    """The rows of one table, by the name of its file or folder; a share of every label is set aside for the test."""
+    source = source_from_tables(table, settings)
+    ((name, rows),) = source.splits.items()
     counts = np.bincount(rows.labels, minlength=len(source.label_names))
 
     rarest = int(np.argmin(counts))
     if counts[rarest] < len(SPLITS) - 1:
         raise InputError(
-            f"{path.name} has {counts[rarest]} of the label {shown(source.label_names[rarest])}, too few to have some "
+            f"{name} has {counts[rarest]} of the label {shown(source.label_names[rarest])}, too few to have some "
             "in train, validation and test; add or remove rows, or give a folder with a file for each split."
         )
 

@@ -57,7 +57,7 @@ def hub_tables(name: str) -> dict[str, Dataset]:
 def folder_tables(folder: Path) -> dict[str, Dataset]:
     """The splits of a folder with `{train,validation,test}.{parquet,csv,jsonl}`, or of an image folder.
 
-    An image folder holds `SPLIT/LABEL/*.png`, or `LABEL/*.png` alone, which is a training split.
+    An image folder holds `SPLIT/LABEL/*.png`, or `LABEL/*.png` alone, whose one table goes by the folder's name.
 
     Raises:
         InputError: the folder holds neither, a split twice, or a file that can't be read.
@@ -74,7 +74,7 @@ def folder_tables(folder: Path) -> dict[str, Dataset]:
     if splits:
         return {SPLIT_NAMES[path.name]: _image_folder(path) for path in splits}
     if subfolders:
-        return {"train": _image_folder(folder)}
+        return {f"{folder.name}/": _image_folder(folder)}
 
     raise InputError(
         f"{folder} holds no data; give a folder with train, validation or test as .parquet, .csv or .jsonl, "

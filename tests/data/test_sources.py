@@ -192,10 +192,11 @@ def test_image_folder_with_splits(write_images):
     assert (image.size, image.mode, image.getpixel((0, 0))) == ((6, 5), "RGB", (9, 9, 9))
 
 
-def test_image_folder_of_labels_alone_is_a_training_split_whatever_its_files_are_called(write_images):
+def test_image_folder_of_labels_alone_is_split_in_three_whatever_its_files_are_called(write_images):
     write_images("cat", list(range(10)))
     source = load(write_images("dog", list(range(10))))
-    assert {name: classes(split) for name, split in source.splits.items()} == {"train": [8, 8], "validation": [2, 2]}
+    found = {name: classes(split) for name, split in source.splits.items()}
+    assert found == {"train": [6, 6], "validation": [2, 2], "test": [2, 2]}
 
 
 def test_images_of_a_column_stay_encoded_until_used(write_rows):
