@@ -75,12 +75,6 @@ def look_at(data: DataSource) -> Facts:
             case or spaces alone, or no text holds a word.
     """
     train = data.split("train")
-    if "test" not in data.splits:
-        raise InputError(
-            "The data has no test split to measure on; add one, or give all rows in a single file, which is split by "
-            "itself."
-        )
-
     counts = np.bincount(train.labels, minlength=len(data.label_names))
     present = {name: int(count) for name, count in zip(data.label_names, counts, strict=True)}
 
@@ -90,6 +84,12 @@ def look_at(data: DataSource) -> Facts:
         raise InputError(
             f"Only {present[rarest]} training examples have the label {shown(rarest)}, and {LEAST_OF_A_LABEL} are the "
             "least that a model can be measured on; add some, or leave the label out."
+        )
+
+    if "test" not in data.splits:
+        raise InputError(
+            "The data has no test split to measure on; add one, or give all rows in a single file, which is split by "
+            "itself."
         )
 
     empty = (

@@ -32,8 +32,13 @@ TEACHER_LAYERS = {"text": 3, "image": 9}
 GENERATOR_LAYERS = {"text": 1, "image": 2}
 SHORTEST = 48
 """Texts are not cut below this many tokens to save time."""
-EFFICIENCY = 0.3
-"""Share of a matrix product's speed that a training step is taken to reach: a cautious guess, not a measurement."""
+EFFICIENCY = 0.38
+"""Share of a matrix product's speed that training reaches, as measured (docs/build.md); controls, which see a tenth of
+the input, are counted in."""
+STEP_SECONDS = 0.02
+"""Of a step besides its products, which is most of one of a tiny model."""
+FIXED_SECONDS = 90
+"""Of starting the processes, exporting, measuring and writing the page."""
 FORWARD_AND_BACKWARD = 6
 """Operations a weight and token."""
 
@@ -69,13 +74,14 @@ def make_plan(facts: Facts, spec: str, backbone: str, hours: float, data: dict[s
 
     speed = _operations_per_second()
     wanted = _tokens(facts, config)
+    budget = max(3600 * hours - FIXED_SECONDS, 30)
     tokens = _affordable(
-        wanted, lambda tokens: LEAST_STEPS * _passes(teacher / student) * _step(config, tokens, student, speed), hours
+        wanted, lambda tokens: LEAST_STEPS * _passes(teacher / student) * _step(config, tokens, student, speed), budget
     )
     a_step = _step(config, tokens, student, speed)
 
     rows = facts.rows["train"]
-    steps, rows_used = _steps(rows, hours * 3600, a_step, teacher / student)
+    steps, rows_used = _steps(rows, budget, a_step, teacher / student)
     words = None if facts.words is None else facts.words[1]
     profile = Profile(facts.task, rows_used, len(facts.labels), words, "random:" not in backbone)
     chosen = learning_settings(profile, steps)
@@ -106,7 +112,7 @@ def make_plan(facts: Facts, spec: str, backbone: str, hours: float, data: dict[s
             },
         },
     }
-    expected = _passes(teacher / student) * epochs * rows_used / BATCH * a_step / 3600
+    expected = (FIXED_SECONDS + _passes(teacher / student) * epochs * rows_used / BATCH * a_step) / 3600
     unit = "tokens" if facts.task == "text" else "patches"
     why = (
         f"{rows_used:,} of {rows:,} training rows of {tokens} {unit}, {epochs} times {rows_used // BATCH or 1} steps",
@@ -125,9 +131,9 @@ def _tokens(facts: Facts, config: Any) -> int:
     return min(tokens_of(facts.words[1]), longest)
 
 
-def _affordable(tokens: int, seconds: Callable[[int], float], hours: float) -> int:
+def _affordable(tokens: int, seconds: Callable[[int], float], budget: float) -> int:
     """The longest texts, in steps of 16 tokens, of which the least number of steps fits into the time."""
-    while tokens > SHORTEST and seconds(tokens) > 3600 * hours:
+    while tokens > SHORTEST and seconds(tokens) > budget:
         tokens -= 16
     return tokens
 
@@ -158,14 +164,18 @@ def _step(config: Any, tokens: int, layers: int, speed: float) -> float:
     """Seconds of forward and backward on a batch, at so many operations a second."""
     width = int(config.hidden_size)
     weights = layers * (4 * width * width + 2 * width * int(config.intermediate_size))
-    return FORWARD_AND_BACKWARD * weights * tokens * BATCH / (EFFICIENCY * speed)
+    return STEP_SECONDS + FORWARD_AND_BACKWARD * weights * tokens * BATCH / (EFFICIENCY * speed)
 
 
 def _operations_per_second() -> float:
     """How fast this machine multiplies matrices when nothing else runs: by processor time, times its threads."""
     import torch
 
-    one, other = torch.randn(1024, 384), torch.randn(384, 1536)
+    from rekd_edge.training.configuration import TrainingConfig
+    from rekd_edge.training.trainer import uses_bf16
+
+    precision = torch.bfloat16 if uses_bf16(TrainingConfig(method="cls")) else torch.float32
+    one, other = torch.randn(1024, 384, dtype=precision), torch.randn(384, 1536, dtype=precision)
     best = 0.0
     for _ in range(30):
         start = time.process_time()

@@ -244,9 +244,9 @@ def _with(config: TrainingConfig, settings: dict[str, Any]) -> TrainingConfig:
 def _recipe_of(folder: Path) -> dict[str, Any] | None:
     """The settings that a run was started with; None where there is none."""
     run = RunFolder(folder)
-    if not (run.record_file.is_file() if run.is_finished else run.recipe_file.is_file()):
-        return None
-    return run.read_recipe()
+    if run.is_finished:
+        return run.read_record().get("asked")  # not there in the records of other tools
+    return run.read_recipe() if run.recipe_file.is_file() else None
 
 
 def _flat(recipe: dict[str, Any]) -> dict[str, Any]:
