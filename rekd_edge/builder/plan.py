@@ -37,6 +37,8 @@ EFFICIENCY = 0.38
 the input, are counted in."""
 STEP_SECONDS = 0.02
 """Of a step besides its products, which is most of one of a tiny model."""
+MORE_THREADS = 0.7
+"""What each thread after the first adds: a cautious guess."""
 FIXED_SECONDS = 90
 """Of starting the processes, exporting, measuring and writing the page."""
 FORWARD_AND_BACKWARD = 6
@@ -163,12 +165,13 @@ def _passes(depth: float) -> float:
 def _step(config: Any, tokens: int, layers: int, speed: float) -> float:
     """Seconds of forward and backward on a batch, at so many operations a second."""
     width = int(config.hidden_size)
-    weights = layers * (4 * width * width + 2 * width * int(config.intermediate_size))
+    a_layer = 4 * width * width + 2 * width * int(config.intermediate_size)
+    weights = layers * (a_layer + 2 * tokens * width)  # and attention
     return STEP_SECONDS + FORWARD_AND_BACKWARD * weights * tokens * BATCH / (EFFICIENCY * speed)
 
 
 def _operations_per_second() -> float:
-    """How fast this machine multiplies matrices when nothing else runs: by processor time, times its threads."""
+    """How fast this machine multiplies matrices when nothing else runs: by one thread's processor time."""
     import torch
 
     from rekd_edge.training.configuration import TrainingConfig
@@ -182,7 +185,7 @@ def _operations_per_second() -> float:
         one @ other
         best = max(best, 2 * 1024 * 384 * 1536 / max(time.process_time() - start, 1e-6))
 
-    return best * torch.get_num_threads()
+    return best * (1 + MORE_THREADS * (torch.get_num_threads() - 1))
 
 
 def _memory(config: Any, tokens: int, layers: int) -> float:
