@@ -6,7 +6,8 @@ With a tiny model on generated reviews, `train` (teacher targets, a control and 
 `sweep` (a grid of six runs), `predict --input` (four files) and `evaluate` are interrupted at random moments, up to
 five times before a call may finish: by SIGKILL four times in five, otherwise by SIGTERM, which must end with status
 143. For a full disk, the size of files is limited at random. Afterwards the result must equal that of an undisturbed
-call, and nothing may be left beside it. Writes `results/faults.json`; exits with status 1 on any difference.
+call, and nothing may be left beside it. Writes `results/faults.json` as it goes, where the rows of verbs that are not
+asked for stay; exits with status 1 on any difference.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from _results import write_results
+from _results import RESULTS, write_results
 
 MODEL = ["--data", "builtin:planted", "--backbone", "random:bert-nano", "--layers", "1"]
 SETTINGS = {"data.train_limit": 96, "data.eval_limit": 48, "data.max_length": 32, "batch_size": 24, "epochs": 2}
@@ -104,8 +105,9 @@ def call(arguments: list[str], folder: str, largest: int | None) -> None:
 class Harness:
     """Runs verbs in child processes that are forked with everything imported."""
 
-    def __init__(self, root: Path, seed: int) -> None:
+    def __init__(self, root: Path, seed: int, keep: Callable[[Verb, Tally], None]) -> None:
         self.root = root
+        self.keep = keep
         self.chance = random.Random(seed)
         self.server = multiprocessing.get_context("forkserver")
         self.server.set_forkserver_preload(["rekd_edge.cli", "rekd_edge.training.run", "rekd_edge.export"])
@@ -199,8 +201,13 @@ class Harness:
         return tally
 
     def check(self, verb: Verb, folder: Path, status: int, expected: Any, tally: Tally) -> None:
-        """Compare the result with the expected one, and look for what is left over."""
+        """Compare the result with the expected one, look for what is left over, and keep what was found so far."""
         tally.runs += 1
+        self.judge(verb, folder, status, expected, tally)
+        self.keep(verb, tally)
+
+    def judge(self, verb: Verb, folder: Path, status: int, expected: Any, tally: Tally) -> None:
+        """Add to `wrong` what differs from an undisturbed call."""
         if status != 0:
             tally.wrong.append(f"status {status}: {self.printed('err')[-300:]}")
             return
@@ -320,11 +327,17 @@ def main() -> None:
     arguments = parser.parse_args()
 
     os.environ["OMP_NUM_THREADS"] = "1"
-    rows: list[dict[str, Any]] = []
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    began = time.monotonic()
+
+    def keep(verb: Verb, tally: Tally) -> None:
+        row = {"verb": verb.name, **asdict(tally), "seconds": round(time.monotonic() - began)}
+        rows[key_of(row)] = row
+        write_results("faults", list((earlier_rows() | rows).values()))
 
     with tempfile.TemporaryDirectory() as place:
         verbs = prepare(Path(place))
-        harness = Harness(Path(place), arguments.seed)
+        harness = Harness(Path(place), arguments.seed, keep)
 
         for name in arguments.verbs:
             for disturb, times in ((harness.kill, arguments.kills), (harness.fill_disk, arguments.full_disks)):
@@ -332,13 +345,22 @@ def main() -> None:
                     continue
 
                 began = time.monotonic()
-                tally = disturb(verbs[name], times)
-                rows.append({"verb": name, **asdict(tally), "seconds": round(time.monotonic() - began)})
-                print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
-                write_results("faults", rows)
+                disturb(verbs[name], times)
+                print(json.dumps(list(rows.values())[-1]), file=sys.stderr, flush=True)
 
-    if any(row["wrong"] for row in rows):
+    if any(row["wrong"] for row in rows.values()):
         sys.exit(1)
+
+
+def earlier_rows() -> dict[tuple[str, str], dict[str, Any]]:
+    """What earlier calls found, of other verbs too."""
+    file = RESULTS / "faults.json"
+    return {key_of(row): row for row in json.loads(file.read_text())["rows"]} if file.is_file() else {}
+
+
+def key_of(row: dict[str, Any]) -> tuple[str, str]:
+    """A row stands for one verb and one kind of fault."""
+    return row["verb"], "full disk" if "full disk" in row["faults"] else "kill"
 
 
 if __name__ == "__main__":

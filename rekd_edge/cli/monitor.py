@@ -22,15 +22,16 @@ def monitor(
 ) -> None:
     """Compare recorded decisions with those on the validation data: has something moved?"""
     from rekd_edge.models import find_bundle
-    from rekd_edge.records import read_records
     from rekd_edge.records.monitor import compare
+    from rekd_edge.records.record import records_of
     from rekd_edge.runtime.bundle import Manifest
 
-    reference = Manifest.load(find_bundle(bundle)).fields.get("reference")
+    bundle = find_bundle(bundle)
+    reference = Manifest.load(bundle).fields.get("reference")
     if reference is None:
         raise InputError(f"{bundle} says nothing of its validation data; export the run again with its data at hand.")
 
-    changes = compare(reference, list(read_records(records)))
+    changes = compare(reference, list(records_of(records, bundle)))
     if as_json:
         print_json({"changes": [asdict(change) for change in changes]})
     else:

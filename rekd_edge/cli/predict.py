@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +17,7 @@ from rekd_edge.cli.options import BundlePath, Engine, JsonFlag, TrustedKeys
 from rekd_edge.cli.printing import print_json, say_line, show_prediction
 from rekd_edge.engines import EngineSettings
 from rekd_edge.errors import InputError
+from rekd_edge.lines import LONGEST_LINE, text_lines
 from rekd_edge.models import find_bundle
 from rekd_edge.process import goes_on
 from rekd_edge.progress import say
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 PREDICT_CHUNK = 64
 TOLD = 1000
-LONGEST_LINE = 2**24  # bytes of a text on standard input
 
 
 @app.command()
@@ -109,7 +109,9 @@ def predict(
         raise InputError("--abstain takes the bundle's threshold and --abstain-below one of yours; give one of them.")
 
     doubt = _doubt(rationalizer, abstain, abstain_below)
-    rows = chain.from_iterable(_lines(sys.stdin.buffer) if given == "-" else [given] for given in inputs)
+    rows = chain.from_iterable(
+        text_lines(sys.stdin.buffer, "standard input") if given == "-" else [given] for given in inputs
+    )
     with _log(record, rationalizer, bundle, record_inputs) as log:
         for chunk in _recorded(_chunks(rows), log is not None and not sys.stdout.isatty()):
             predictions = rationalizer(chunk) if log is None else log.predict(chunk)
@@ -217,18 +219,3 @@ def _recorded(chunks: Iterable[list[str]], told: bool) -> Iterator[list[str]]:
         before, done = done, done + len(chunk)
         if told and done // TOLD > before // TOLD:
             say(f"predict: {done} decisions on record")
-
-
-def _lines(stream: BinaryIO) -> Iterator[str]:
-    """UTF-8 lines, whatever the locale; bytes that are none are replaced, and a byte order mark is no text.
-
-    Raises:
-        InputError: a line is longer than `LONGEST_LINE`.
-    """
-    number = 0
-    while line := stream.readline(LONGEST_LINE + 1):
-        number += 1
-        if len(line) > LONGEST_LINE:
-            raise InputError(f"Line {number} of standard input has more than {LONGEST_LINE} bytes; give it in parts.")
-        text = line.decode("utf-8", errors="replace").rstrip("\r\n")
-        yield text.removeprefix("\ufeff") if number == 1 else text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -65,11 +66,22 @@ class DecisionLog:
         self.close()
 
     def close(self) -> None:
-        """Wait until every record is on the disk, and let go of the file."""
-        with suppress(OSError, ValueError):
+        """Wait until every record is on the disk, and let go of the file.
+
+        Raises:
+            FailureError: the system cannot write the last ones.
+        """
+        if self._file.closed:
+            return
+
+        try:
             self._file.flush()
             os.fsync(self._file.fileno())
-        self._file.close()
+        except OSError as error:
+            raise FailureError(f"{self.path} could not be written ({error.strerror}); make room for it.") from error
+        finally:
+            with suppress(OSError):
+                self._file.close()
 
     def __call__(self, source: Any) -> Prediction:
         """Predict one text or image, and append the decision.
@@ -148,6 +160,10 @@ def _open(path: Path) -> BinaryIO:
         file = os.fdopen(os.open(path, flags, 0o600), "r+b")
     except OSError as error:
         raise InputError(f"{path} cannot be written ({error.strerror}); give --record another file.") from error
+
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise InputError(f"{path} is no file that can be read again; give --record another one.")
 
     try:
         _lock(file)

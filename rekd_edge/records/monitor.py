@@ -67,12 +67,15 @@ def compare(reference: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) 
     """Compare records with a bundle's `reference`: label shares, rationale ratios, confidence and rationale words.
 
     Raises:
-        InputError: there are fewer than 30 records.
+        InputError: there are fewer than 30 records, or the reference contradicts itself.
     """
     if len(records) < LEAST_RECORDS:
         raise InputError(f"{len(records)} records are too few to tell; come back with {LEAST_RECORDS} or more.")
 
-    before, now = reference["n"], len(records)
+    before, now = int(reference["n"]), len(records)
+    if max([0, *reference["labels"].values(), *reference["words"].values()]) > before:
+        raise InputError("The bundle counts more labels or words than it had validation rows; export the run again.")
+
     found: list[tuple[str, float, float, float]] = []
 
     labels = Counter(record["label"] for record in records)

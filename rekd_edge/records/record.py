@@ -11,31 +11,25 @@ from pathlib import Path
 from typing import Any
 
 from rekd_edge.errors import InputError
+from rekd_edge.records.schema import RECORD_SCHEMA, SCHEMA
+from rekd_edge.runtime.schema import violation
+from rekd_edge.runtime.seal import LAYOUT, sha256_of
 
-__all__ = ["FIRST", "SCHEMA", "as_line", "hash_of_input", "parse", "processor_kind", "read_records", "seal"]
+__all__ = [
+    "FIRST",
+    "SCHEMA",
+    "as_line",
+    "hash_of_input",
+    "parse",
+    "processor_kind",
+    "read_records",
+    "records_of",
+    "seal",
+]
 
-SCHEMA = 1
 FIRST = "0" * 64
 """What the first record names as the one before it."""
 LONGEST_RECORD = 2**26
-FIELDS = {
-    "schema": int,
-    "time": str,
-    "input_sha256": str,
-    "manifest_sha256": str,
-    "label": str,
-    "label_id": int,
-    "logits": list,
-    "scores": dict,
-    "selected": list,
-    "margins": list,
-    "near_ties": int,
-    "rationale_ratio": float,
-    "runtime": dict,
-    "previous": str,
-    "sha256": str,
-}
-"""Fields that every record has, and their types; texts have `rationale` and `truncated` besides."""
 
 
 def seal(record: dict[str, Any]) -> str:
@@ -63,17 +57,24 @@ def parse(line: bytes, place: str) -> dict[str, Any]:
     """
     try:
         record = json.loads(line)
+        whole = isinstance(record, dict) and line == as_line(record) and record.get("sha256") == seal(record)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{place} is not a record of a decision; it was cut or changed.") from error
 
-    if not isinstance(record, dict) or any(not isinstance(record.get(name), kind) for name, kind in FIELDS.items()):
+    if not isinstance(record, dict) or not isinstance(record.get("schema"), int) or "sha256" not in record:
         raise InputError(f"{place} is not a record of a decision; it was cut or changed.")
     if record["schema"] > SCHEMA:
         raise InputError(
             f"{place} has schema {record['schema']}, this version reads {SCHEMA}; install a newer rekd-edge."
         )
-    if record["sha256"] != seal(record) or line != as_line(record):  # digits may change without the number
+    if not whole:  # digits may change without the number
         raise InputError(f"{place} was changed after it was written: its SHA-256 is another.")
+
+    wrong = violation(record, RECORD_SCHEMA)
+    if wrong is None and record["label"] not in record["scores"]:
+        wrong = "label has no score"
+    if wrong is not None:
+        raise InputError(f"{place} is not a record of a decision ({wrong}); it was made by something else.")
 
     return record
 
@@ -104,6 +105,19 @@ def read_records(path: Path) -> Iterator[dict[str, Any]]:
         raise InputError(
             f"{path} cannot be read ({error.strerror}); give a file that predict --record wrote."
         ) from error
+
+
+def records_of(path: Path, bundle: Path) -> Iterator[dict[str, Any]]:
+    """The records of a file, all of which must be of one bundle.
+
+    Raises:
+        InputError: as for `read_records`; a record is of another bundle.
+    """
+    manifest = sha256_of(bundle / LAYOUT.manifest)
+    for number, record in enumerate(read_records(path), start=1):
+        if record["manifest_sha256"] != manifest:
+            raise InputError(f"Line {number} of {path} was decided by another bundle than {bundle}; give that one.")
+        yield record
 
 
 def hash_of_input(source: Any) -> str:

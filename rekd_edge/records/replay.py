@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rekd_edge.errors import InputError
+from rekd_edge.lines import text_lines
 from rekd_edge.records.log import record_of
-from rekd_edge.records.record import hash_of_input, processor_kind, read_records
-from rekd_edge.runtime.seal import LAYOUT, sha256_of
+from rekd_edge.records.record import hash_of_input, processor_kind, records_of
 from rekd_edge.versions import versions
 
 if TYPE_CHECKING:
@@ -60,19 +60,18 @@ def verify_records(path: Path, rationalizer: Rationalizer, bundle: Path, inputs:
     Raises:
         InputError: a record was changed, removed or moved, or is of another bundle; the sentence names the line.
     """
-    manifest, here = sha256_of(bundle / LAYOUT.manifest), {**versions("onnxruntime"), "processor": processor_kind()}
-    known = {hash_of_input(source): source for source in inputs}
+    here = {**versions("onnxruntime"), "processor": processor_kind()}
+    known = {_hash_of(source): source for source in inputs}
     found = Replay()
 
-    for number, record in enumerate(read_records(path), start=1):
-        if record["manifest_sha256"] != manifest:
-            raise InputError(f"Line {number} of {path} was decided by another bundle than {bundle}; give that one.")
-
+    for number, record in enumerate(records_of(path, bundle), start=1):
         found.records += 1
         same = all(record["runtime"].get(name) == value for name, value in here.items())
         found.same_machine += same
 
-        source = record.get("input", known.get(record["input_sha256"]))
+        source = known.get(record["input_sha256"])
+        if rationalizer.manifest.text:  # an image's record holds no input, and a path in it is not followed
+            source = record.get("input", source)
         if source is None:
             found.not_replayed += 1
         elif hash_of_input(source) != record["input_sha256"]:
@@ -81,6 +80,13 @@ def verify_records(path: Path, rationalizer: Rationalizer, bundle: Path, inputs:
             _compare(found, number, record, _again(rationalizer, source), same, rationalizer.near_tie_band)
 
     return found
+
+
+def _hash_of(source: Any) -> str:
+    try:
+        return hash_of_input(source)
+    except OSError as error:
+        raise InputError(f"{source} cannot be read ({error.strerror}); give the image that was decided on.") from error
 
 
 def _again(rationalizer: Rationalizer, source: Any) -> dict[str, Any]:
@@ -97,7 +103,9 @@ def _compare(
         return
 
     decision = all(record[name] == again[name] for name in DECISION)
-    close = decision and np.allclose(record["logits"], again["logits"], atol=max(band, LOGIT_TOLERANCE), rtol=0)
+    as_many = len(record["logits"]) == len(again["logits"])
+    allowed = max(band, LOGIT_TOLERANCE)
+    close = decision and as_many and np.allclose(record["logits"], again["logits"], atol=allowed, rtol=0)
     tied = record["near_ties"] or again["near_ties"]
     if not same and (close or tied):
         found.within_band += 1
@@ -115,9 +123,10 @@ def texts_of(path: Path, column: str | None = None) -> Iterator[str]:
 
     if path.suffix not in READERS:
         try:
-            yield from path.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{path} cannot be read as UTF-8 text; give one text a line.") from error
+            with path.open("rb") as file:
+                yield from text_lines(file, str(path))
+        except OSError as error:
+            raise InputError(f"{path} cannot be read ({error.strerror}); give one text a line.") from error
         return
 
     table = file_table(path)

@@ -338,7 +338,7 @@ class Rationalizer:
 
     def _run_checked(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         outputs = self.run(inputs)
-        if not np.isfinite(outputs["logits"]).all():
+        if not (np.isfinite(outputs["logits"]).all() and np.isfinite(outputs["selection_margin"]).all()):
             raise FailureError("The model returned numbers that are not finite; train or export it again.")
 
         rows, classes = len(next(iter(inputs.values()))), len(self.manifest.labels)

@@ -103,6 +103,7 @@ _CHECKS: dict[str, tuple[Any, Callable[[Any, Any], bool], str]] = {
     "pattern": (str, lambda value, rule: re.search(rule, value) is not None, "is not of the form {}"),
     "minItems": (list, lambda value, rule: len(value) >= rule, "has fewer than {} entries"),
     "maxItems": (list, lambda value, rule: len(value) <= rule, "has more than {} entries"),
+    "minProperties": (dict, lambda value, rule: len(value) >= rule, "has fewer than {} entries"),
     "maxProperties": (dict, lambda value, rule: len(value) <= rule, "has more than {} entries"),
     "uniqueItems": (list, lambda value, rule: not rule or len(set(map(repr, value))) == len(value), "repeats an entry"),
 }
