@@ -21,6 +21,11 @@ NO_MEMORY = "There is not enough memory; close other programs, or give less work
 LARGEST_TERMINAL = 10_000  # columns or lines
 
 
+_received: list[int] = []
+"""Signals that asked this process to end: libraries such as torch's exporter turn what a signal raises within them into
+errors of their own."""
+
+
 class Terminated(KeyboardInterrupt):
     """A signal that asks this process to end: the work is left as after Ctrl-C, with the signal's own exit status."""
 
@@ -45,7 +50,10 @@ def run_command(command: Callable[[], Any], describe_usage_error: Callable[[Exce
         with _handled_signals(), _isolated_children():
             status = command()
             sys.stdout.flush()
+    except InterruptedWorkError as error:
+        _fail(str(error), error.exit_status)
     except RekdEdgeError as error:
+        _fail_if_interrupted()
         _fail(str(error), error.exit_status)
     except KeyboardInterrupt as error:
         _fail("Interrupted.", getattr(error, "exit_status", 130))
@@ -59,6 +67,7 @@ def run_command(command: Callable[[], Any], describe_usage_error: Callable[[Exce
     except MemoryError:
         _fail(NO_MEMORY, 1)
     except Exception as error:
+        _fail_if_interrupted()
         usage = describe_usage_error(error)
         if usage is not None:
             _fail(usage, 2)
@@ -92,6 +101,8 @@ def goes_on(by: str) -> Iterator[None]:
     except KeyboardInterrupt as error:
         raise InterruptedWorkError(f"Interrupted; {by} goes on.", getattr(error, "exit_status", 130)) from None
     except Exception as error:
+        if _received:
+            raise InterruptedWorkError(f"Interrupted; {by} goes on.", 128 + _received[-1]) from error
         if is_full_disk(error):
             raise FailureError(f"{NO_SPACE}; {by} goes on.") from error
         raise
@@ -185,10 +196,13 @@ def _handled_signals() -> Iterator[None]:
 
     The processes of a launcher (torchrun) keep the default, which ends them even where they wait for one another.
     """
-    handled = []
+    _received.clear()
+    handled: dict[int, Any] = {}
     if int(os.environ.get("WORLD_SIZE", "1")) < 2 and threading.current_thread() is threading.main_thread():
         numbers = [getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP")]
-        handled = [number for number in numbers if number and signal.getsignal(number) is signal.SIG_DFL]
+        handled = {number: signal.SIG_DFL for number in numbers if number}
+        handled[signal.SIGINT] = signal.default_int_handler
+        handled = {number: usual for number, usual in handled.items() if signal.getsignal(number) is usual}
 
     for number in handled:
         signal.signal(number, _terminate)
@@ -196,11 +210,15 @@ def _handled_signals() -> Iterator[None]:
     try:
         yield
     finally:
-        for number in handled:
-            signal.signal(number, signal.SIG_DFL)
+        for number, usual in handled.items():
+            signal.signal(number, usual)
 
 
 def _terminate(number: int, frame: Any) -> NoReturn:
+    _received.append(number)
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+
     signal.signal(number, signal.SIG_IGN)  # what follows is clean-up, which a second one must not cut off
     raise Terminated(number)
 
@@ -208,6 +226,11 @@ def _terminate(number: int, frame: Any) -> NoReturn:
 def _discard_output() -> None:
     """Let what is left for standard output go nowhere, or Python would fail on it once more at its end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _fail_if_interrupted() -> None:
+    if _received:
+        _fail("Interrupted.", 128 + _received[-1])
 
 
 def _fail(sentence: str, status: int, unforeseen: bool = False) -> NoReturn:

@@ -24,6 +24,7 @@ from rekd_edge.evaluation import (
 )
 from rekd_edge.evaluation.masks import Mask
 from rekd_edge.evaluation.words import mask_of, words_within
+from rekd_edge.lines import text_lines
 from rekd_edge.settings import shown
 
 __all__ = ["evaluate_scores"]
@@ -73,6 +74,9 @@ def evaluate_scores(
             f"{file} has {len(lines)} lines and the split {len(examples)} examples; give one line for each."
         )
 
+    if ratio is not None and all(line.mask is not None for line in lines):
+        raise InputError(f"Every line of {file} has a mask, which --ratio does not change; leave one of them out.")
+
     masks, scores, spans = [], [], []
     for number, (line, text, marked) in enumerate(
         zip(lines, examples.inputs, examples.rationale_spans, strict=True), 1
@@ -92,9 +96,10 @@ def evaluate_scores(
 
 def _lines(file: Path) -> Iterator[Line]:
     try:
-        raw = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} cannot be read as UTF-8; give a .jsonl file of scores.") from error
+        with file.open("rb") as stream:
+            raw = list(text_lines(stream, str(file)))
+    except OSError as error:
+        raise InputError(f"{file} cannot be read ({error.strerror}); give a .jsonl file of scores.") from error
 
     for number, line in enumerate(raw, start=1):
         try:

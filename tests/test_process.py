@@ -125,6 +125,31 @@ def test_signal_leaves_the_work_tidily(number: signal.Signals, status: int, tmp_
 
 
 @posix
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("around", "ending"), [("goes_on('the same call')", "; the same call goes on."), ("open(0)", ".")]
+)
+def test_a_signal_that_a_library_makes_an_error_of_its_own_is_still_one(
+    number: signal.Signals, status: int, around: str, ending: str
+) -> None:
+    body = f"""
+    import time
+    with {around}:
+        try:
+            print("begun", flush=True)
+            time.sleep(60)
+        except BaseException as error:  # as torch's exporter does
+            raise RuntimeError("create an issue") from error
+    """
+    process = start(body)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "begun\n"
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (status, f"rekd-edge: Interrupted{ending}\n")
+
+
+@posix
 def test_second_signal_does_not_cut_off_the_clean_up() -> None:
     body = """
     import time

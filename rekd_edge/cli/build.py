@@ -19,7 +19,7 @@ def build(
     output: Annotated[Path, typer.Option(metavar="FOLDER", help="For everything; an earlier call's goes on.")],
     backbone: Annotated[str | None, typer.Option(metavar="NAME_OR_PATH", help="A pretrained encoder.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="About a quarter of an hour rather than two hours.")] = False,
-    hours: Annotated[float | None, typer.Option(min=0.01, help="How long it may take, about.")] = None,
+    hours: Annotated[float | None, typer.Option(min=0.01, max=8760, help="How long it may take, about.")] = None,
     settings: Settings = None,
     as_json: JsonFlag = False,
 ) -> None:

@@ -65,6 +65,8 @@ def predict(
                 "--input takes --output FOLDER for the results, and neither INPUT nor --png, --svg, --record, "
                 "--abstain or --abstain-below beside it."
             )
+        if record_inputs:
+            raise InputError("--record-inputs goes with --record FILE, which --input does not take.")
 
         bundle = find_bundle(bundle)
         if trusted_key:

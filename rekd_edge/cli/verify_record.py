@@ -12,7 +12,7 @@ import typer
 from rekd_edge.cli.application import app
 from rekd_edge.cli.options import JsonFlag, TrustedKeys
 from rekd_edge.cli.printing import print_figures, print_json, say_line
-from rekd_edge.errors import FailureError
+from rekd_edge.errors import FailureError, InputError
 
 
 @app.command("verify-record")
@@ -32,6 +32,9 @@ def verify_record(
     from rekd_edge.records import verify_records
     from rekd_edge.records.replay import texts_of
     from rekd_edge.runtime import Rationalizer
+
+    if text_column is not None and texts is None:
+        raise InputError("--text-column is a column of --texts FILE; give that too.")
 
     bundle = find_bundle(bundle)
     rationalizer = Rationalizer.load(bundle, trusted_keys=trusted_key)

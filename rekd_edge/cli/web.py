@@ -22,7 +22,9 @@ def web(
         Path | None, typer.Option(metavar="FOLDER", help="A new folder for the page, to be put on any web server.")
     ] = None,
     serve: Annotated[bool, typer.Option("--serve", help="Open the page on this machine, until Ctrl-C.")] = False,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Of --serve; 0 takes a free one.")] = 0,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Of --serve; a free one if not given, or 0.")
+    ] = None,
     example: Annotated[str | None, typer.Option(metavar="TEXT", help="The text that the page begins with.")] = None,
     packages: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="A node_modules folder with onnxruntime-web.")
@@ -30,6 +32,8 @@ def web(
     as_json: JsonFlag = False,
 ) -> None:
     """Make a page that runs a bundle in the browser: static files, nothing leaves the page, works offline."""
+    if output is not None and port is not None:
+        raise InputError("--port goes with --serve; a folder is put on any web server.")
     if (output is None) == (not serve):
         raise InputError("Give --output FOLDER to write the page, or --serve to open it on this machine.")
 
@@ -46,7 +50,7 @@ def web(
 
     with tempfile.TemporaryDirectory() as folder:
         write_page(bundle, Path(folder, "page"), example, packages)
-        _serve(Path(folder, "page"), port, as_json)
+        _serve(Path(folder, "page"), port or 0, as_json)
 
 
 def _serve(page: Path, port: int, as_json: bool) -> None:

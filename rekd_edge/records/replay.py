@@ -58,7 +58,8 @@ def verify_records(path: Path, rationalizer: Rationalizer, bundle: Path, inputs:
             records themselves need not be given.
 
     Raises:
-        InputError: a record was changed, removed or moved, or is of another bundle; the sentence names the line.
+        InputError: a record was changed, removed or moved, or is of another bundle; the sentence names the line. Or
+            there is no record, or an image cannot be read.
     """
     here = {**versions("onnxruntime"), "processor": processor_kind()}
     known = {_hash_of(source): source for source in inputs}
@@ -78,6 +79,9 @@ def verify_records(path: Path, rationalizer: Rationalizer, bundle: Path, inputs:
             raise InputError(f"Line {number} of {path} holds another text than was hashed; it was changed.")
         else:
             _compare(found, number, record, _again(rationalizer, source), same, rationalizer.near_tie_band)
+
+    if not found.records:
+        raise InputError(f"{path} holds no records; give a file that predict --record wrote.")
 
     return found
 
