@@ -59,15 +59,15 @@ def _serve(page: Path, port: int, as_json: bool) -> None:
     from rekd_edge.web import PageServer
 
     with PageServer(page, port) as server:
-        if as_json:
-            print_json({"address": server.address})
-        else:
-            say_line(f"{server.address} shows the page; end with Ctrl-C")
-        sys.stdout.flush()
-
-        if sys.stdout.isatty():
-            webbrowser.open(server.address)
         try:
+            if as_json:
+                print_json({"address": server.address})
+            else:
+                say_line(f"{server.address} shows the page; end with Ctrl-C")
+            sys.stdout.flush()
+
+            if sys.stdout.isatty():
+                webbrowser.open(server.address)
             server.serve_forever()
         except KeyboardInterrupt as error:  # how a server ends: nothing was cut off
             raise SystemExit(getattr(error, "exit_status", 130)) from None

@@ -81,7 +81,7 @@ def test_the_command_prints_one_document(command: Command, text_bundle: Path, tm
         (["TEXT", "--input", "in"], "--input takes --output FOLDER"),
         (
             ["TEXT", "good", "--input", "in", "--output", "out"],
-            "neither INPUT nor --png, --svg, --record or --abstain-below",
+            "neither INPUT nor --png, --svg, --record, --abstain or --abstain-below",
         ),
         (["TEXT", "good", "--output", "out"], "--output goes with --input, a Parquet file or a folder of them"),
         (["TEXT", "good", "--workers", "2"], "--workers goes with --input"),
