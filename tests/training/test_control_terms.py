@@ -14,10 +14,16 @@ from rekd_edge.training.objectives import Context, Moment, objective_of
 
 
 @pytest.mark.parametrize(
-    ("progress", "ratio"), [(0.0, 1.0), (0.25, 0.6), (0.4, 0.36), (0.5, 0.2), (0.75, 0.2), (1.0, 0.2)]
+    ("kind", "progress", "ratio"),
+    [
+        *[("descent", *each) for each in [(0.0, 1.0), (0.25, 0.6), (0.4, 0.36), (0.5, 0.2), (0.75, 0.2), (1.0, 0.2)]],
+        *[("fixed", progress, 0.2) for progress in (0.0, 0.4, 1.0)],
+    ],
 )
-def test_the_ratio_falls_to_the_target_in_the_first_half(progress: float, ratio: float) -> None:
-    config = TrainingConfig(method="control", target_ratio=0.2).resolved("text")
+def test_the_ratio_falls_to_the_target_in_the_first_half_or_is_there_from_the_start(
+    kind: str, progress: float, ratio: float
+) -> None:
+    config = TrainingConfig(method="control", target_ratio=0.2, comparison_control=kind).resolved("text")  # type: ignore[arg-type]
     logits, noise = torch.tensor([[0.3, -1.1], [2.0, 0.5]], requires_grad=True), torch.rand(2, 4, 1)
     asked: list[dict[str, Any]] = []
 
