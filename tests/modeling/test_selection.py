@@ -261,3 +261,12 @@ def test_random_mask_treats_all_features_alike() -> None:
     feature[:, 7:] = False
     often = random_mask(feature, 0.3, torch.Generator().manual_seed(0)).float().mean(dim=0)
     torch.testing.assert_close(often, torch.tensor([0.3] * 7 + [0.0] * 3), atol=0.03, rtol=0)
+
+
+def test_a_margin_of_zero_is_not_selected_in_training_either() -> None:
+    equal = torch.log(torch.tensor([[[0.5, 0.5], [0.25, 0.75]]]))
+    assert straight_through_mask(equal, torch.ones(1, 2).bool()).tolist() == [[0.0, 1.0]]
+
+
+def test_a_mask_holds_one_feature_at_least() -> None:
+    assert Limits() == (1, None)

@@ -331,7 +331,9 @@ def described(mutant: Mutant, config: dict[str, Any]) -> dict[str, Any]:
     reasons = [
         row["reason"]
         for row in config["equivalent"]
-        if row["module"] == mutant.module and row["code"] == code and re.fullmatch(row["operator"], mutant.operator)
+        if row["module"] == mutant.module
+        and (row["code"] == code if "code" in row else row["contains"] in code)
+        and re.fullmatch(row["operator"], mutant.operator)
     ]
     return {**asdict(mutant), "code": code, "reason": reasons[0] if reasons else None}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -235,3 +236,18 @@ def test_distillation_adds_the_divergence_of_what_masks_are_drawn_from() -> None
     assert terms["loss"].item() == pytest.approx(expected, rel=1e-6)
     (reached,) = torch.autograd.grad(terms["kd_rationale"], scene.margins)
     assert (reached.abs().sum(dim=1)[scene.feature] > 0).all()
+
+
+def test_defaults_are_the_papers() -> None:
+    assert asdict(Settings()) == {
+        "full_layers": None,
+        "temperature": 1.0,
+        "lambda_sparsity": 5.0,
+        "lambda_continuity": 10.0,
+        "full_text_weight": 2.0,
+        "gap_weight": 1.0,
+        "gap": "hinge",
+        "denominators": "features",
+        "zeroed": "hidden_states",
+        "zero_class_token": False,
+    }

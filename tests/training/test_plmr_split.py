@@ -27,6 +27,8 @@ from rekd_edge.training.preparation import load_encoder, prepare_preprocessing
         ([0.9, 0.7, 0.5, 0.4, 0.3, 0.2, 0.1], 3),  # never alike again: half
         ([0.31, 0.3, 0.3, 0.3, 0.3, 0.3, 0.29], 3),  # nothing to tell: half
         ([0.3, 0.3, 0.3, 0.3], 2),
+        ([0.3, 0.3, 0.3, 0.3, 0.3, 0.3], 2),  # half of five, rounded down
+        ([0.1, 0.9, 0.9, 0.9, 0.9, 0.9], 2),  # and not more than those 2
     ],
 )
 def test_the_generator_ends_before_features_become_alike(homogeneities: list[float], split: int) -> None:

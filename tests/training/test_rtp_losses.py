@@ -307,3 +307,7 @@ def test_the_dev_loss_adds_what_the_rationale_alone_is_worth() -> None:
     config = TrainingConfig(method="rtp", epochs=4).resolved("text")
     terms = rtp.dev_terms(found, Context(config, "text", ("a", "b", "c")))
     assert terms == {"rationale_loss": pytest.approx(expected)}
+
+
+def test_the_warm_up_and_the_class_head_are_the_papers() -> None:
+    assert (rtp.Settings().warmup_epochs, rtp.Settings().freeze_class_head) == (3, True)
