@@ -132,6 +132,8 @@ def test_signal_leaves_the_work_tidily(number: signal.Signals, status: int, tmp_
 def test_a_signal_that_a_library_makes_an_error_of_its_own_is_still_one(
     number: signal.Signals, status: int, around: str, ending: str
 ) -> None:
+    if signal.getsignal(number) is signal.SIG_IGN:
+        pytest.skip("started in the background, where shells let Ctrl-C be ignored")
     body = f"""
     import time
     with {around}:
