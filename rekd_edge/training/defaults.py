@@ -137,7 +137,8 @@ def learning_settings(profile: Profile, steps: int | None = None, family: bool =
         "epochs": epochs,
     }
     why = [
-        f"{epochs} epochs of {an_epoch} steps: about {wanted} steps, but every row {fewest} to {MOST_EPOCHS} times",
+        f"{epochs} epochs of {an_epoch} steps, {epochs * an_epoch:,} in all: {wanted} are aimed at, within {fewest} to "
+        f"{MOST_EPOCHS} epochs",
         f"learning rates of {settings['learning_rate']:g} for the {'new' if new else 'pretrained'} body and "
         f"{settings['head_learning_rate']:g} for the heads",
         "a warm start from a control, because a generator cannot learn from a predictor that knows nothing yet",
@@ -149,7 +150,9 @@ def learning_settings(profile: Profile, steps: int | None = None, family: bool =
         settings |= {"pooling": "mean", "head_dropout": 0.1}
         if not new:
             settings["freeze_embeddings"] = "all"
-            why.append("word embeddings stay as they are pretrained, because few rows hold few words")
+            why.append(
+                "word embeddings stay as they were pretrained: most words are too rare here to learn better ones"
+            )
     else:
         settings["kd_temperature"] = 1.0
 
