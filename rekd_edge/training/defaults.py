@@ -151,7 +151,7 @@ def learning_settings(profile: Profile, steps: int | None = None, family: bool =
         if not new:
             settings["freeze_embeddings"] = "all"
             why.append(
-                "word embeddings stay as they were pretrained: most words are too rare here to learn better ones"
+                "word embeddings stay as they were pretrained: most words are too rare here to improve"
             )
     else:
         settings["kd_temperature"] = 1.0
