@@ -150,9 +150,7 @@ def learning_settings(profile: Profile, steps: int | None = None, family: bool =
         settings |= {"pooling": "mean", "head_dropout": 0.1}
         if not new:
             settings["freeze_embeddings"] = "all"
-            why.append(
-                "word embeddings stay as they were pretrained: most words are too rare here to improve"
-            )
+            why.append("word embeddings stay as they were pretrained: most words are too rare here to improve")
     else:
         settings["kd_temperature"] = 1.0
 
